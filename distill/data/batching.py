@@ -1,0 +1,84 @@
+"""Batches of rows of similar length."""
+
+from typing import Any
+
+import numpy as np
+
+from distill.errors import UserError
+
+# Rows are shuffled, then sorted by length within so many steps: enough for little padding, few enough to mix rows anew
+# in each epoch.
+_POOL = 100
+
+
+class BucketBatches:
+    """Batches of row indices, bucketed by length, deterministic for (seed, epoch), the same number on every rank.
+
+    A step takes at most batch_size * world_size rows of similar length and deals them out to the ranks in turn, so
+    that world_size=2 with batch_size=B sees in each step exactly the rows of world_size=1 with batch_size=2B. Every
+    row occurs once an epoch; the sizes of two steps, and of two ranks in a step, differ by at most one row. No rank's
+    batch is ever empty: with batch_size=1, and rows that world_size does not divide, some steps hold a row more
+    instead.
+
+    Args:
+        lengths: tokens of each row, [n].
+        batch_size: rows per step and rank, at most.
+        seed: of the shuffling.
+        shuffle: False gives rows sorted by length, longest first, the same in every epoch (for evaluation).
+        rank, world_size: this process among how many.
+
+    Raises UserError when there are fewer rows than ranks, or the batch size is below 1.
+    """
+
+    def __init__(
+        self, lengths: Any, batch_size: int, seed: int = 0, shuffle: bool = True, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.lengths = np.asarray(lengths, np.int64)
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.world_size = world_size
+        rows = len(self.lengths)
+        if batch_size < 1:
+            raise UserError(f"--batch_size {batch_size}: must be at least 1")
+        if rows < world_size:
+            raise UserError(f"{rows} rows cannot be shared among {world_size} devices; give at least one row to each")
+        self._steps = min(-(-rows // (batch_size * world_size)), rows // world_size)
+
+    def __len__(self) -> int:
+        """Steps in an epoch, the same on every rank."""
+        return self._steps
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """This rank's row indices (int64) for each step of the epoch, counted from 0."""
+        rows = len(self.lengths)
+        # The sizes of np.array_split, the larger first.
+        small, larger = divmod(rows, self._steps)
+        sizes = np.full(self._steps, small)
+        sizes[:larger] += 1
+        if not self.shuffle:
+            order = np.argsort(-self.lengths, kind="stable")
+            return self._cut(order, sizes, np.arange(self._steps))
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(rows)
+        pool = np.repeat(np.arange(self._steps) // _POOL, sizes)
+        order = order[np.argsort(pool * (self.lengths.max() + 1) + self.lengths[order], kind="stable")]
+        # Rows of a step now stand in order of length; mix them, all steps of one size at once.
+        split = larger * (small + 1)
+        for part, size in ((order[:split], small + 1), (order[split:], small)):
+            if len(part):
+                part[:] = rng.permuted(part.reshape(-1, size), axis=1).ravel()
+        return self._cut(order, sizes, rng.permutation(self._steps))
+
+    def real_share(self, epoch: int) -> float:
+        """Real tokens over all tokens, padding included, in this rank's batches of the epoch."""
+        batches = [self.lengths[batch] for batch in self.epoch(epoch)]
+        return sum(int(batch.sum()) for batch in batches) / sum(int(batch.max()) * len(batch) for batch in batches)
+
+    def _cut(self, order: np.ndarray, sizes: np.ndarray, steps: np.ndarray) -> list[np.ndarray]:
+        ends = np.cumsum(sizes)
+        starts = ends - sizes
+        return [
+            order[a + self.rank : b : self.world_size]
+            for a, b in zip(starts[steps].tolist(), ends[steps].tolist(), strict=True)
+        ]

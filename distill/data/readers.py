@@ -1,0 +1,328 @@
+"""Text files into columns of text: tab-separated (raw tabs, no quoting), csv (quoting), jsonl and plain lines.
+
+Every file is UTF-8, with or without BOM, with LF or CRLF line ends, and is read line by line. A row is named as
+`path:line`, counted from 1, the header included. No row is ever left out: what cannot be read is a UserError that names
+the row.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+
+from distill.errors import UserError
+
+_FORMATS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
+
+
+@dataclass
+class Rows:
+    """The rows of one split, by column.
+
+    text_a: n texts; text_b: n texts, or None for tasks of one text; labels: int64 [n] (class indices, -1: unlabelled
+    row) or float32 [n] (scores, nan: unlabelled row), or None where the whole split has no labels; source: the path,
+    for messages.
+    """
+
+    text_a: list[str]
+    text_b: list[str] | None
+    labels: np.ndarray | None
+    source: str
+
+    def __post_init__(self) -> None:
+        for column in (self.text_b, self.labels):
+            if column is not None and len(column) != len(self.text_a):
+                raise ValueError(f"columns of {len(self.text_a)} and {len(column)} rows")
+
+    def __len__(self) -> int:
+        return len(self.text_a)
+
+    def take(self, indices: Iterable[int]) -> Rows:
+        """The rows at `indices`, in that order; a row may be taken more than once."""
+        chosen = np.asarray(list(indices), dtype=np.int64)
+        return Rows(
+            [self.text_a[i] for i in chosen],
+            None if self.text_b is None else [self.text_b[i] for i in chosen],
+            None if self.labels is None else self.labels[chosen],
+            self.source,
+        )
+
+    def concat(self, other: Rows) -> Rows:
+        """These rows, then `other`'s; where one side has no labels, its rows are marked unlabelled (-1 or nan)."""
+        if (self.text_b is None) != (other.text_b is None):
+            raise ValueError(f"rows of one text and rows of two cannot be joined ({self.source}, {other.source})")
+        text_b = None if self.text_b is None or other.text_b is None else self.text_b + other.text_b
+        return Rows(self.text_a + other.text_a, text_b, _joined_labels(self, other), f"{self.source} + {other.source}")
+
+
+def _joined_labels(first: Rows, second: Rows) -> np.ndarray | None:
+    known = first.labels if first.labels is not None else second.labels
+    if known is None:
+        return None
+    parts = []
+    for rows in (first, second):
+        labels = rows.labels
+        if labels is None:
+            labels = np.full(len(rows), -1 if known.dtype.kind == "i" else np.nan, known.dtype)
+        elif labels.dtype != known.dtype:
+            raise ValueError(f"labels of {labels.dtype} and {known.dtype}: {first.source}, {second.source}")
+        parts.append(labels)
+    return np.concatenate(parts)
+
+
+def shortened(names: Iterable[str], limit: int = 20) -> str:
+    """The names with commas between them, the first `limit` of them."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+
+
+def column_names(path: str | Path) -> list[str]:
+    """The header of a tsv or csv file, or the keys of the first object of a jsonl file.
+
+    Raises UserError when the file is missing, empty, not UTF-8 or of a kind that the suffix does not tell.
+    """
+    if _format(path) == "jsonl":
+        for number, line in _lines(path):
+            if line.strip():
+                return list(_json_object(path, number, line))
+    else:
+        for _, fields in _records(path):
+            return [name.strip() for name in fields]
+    raise UserError(f"{path}: the file is empty")
+
+
+def read_columns(
+    path: str | Path, names: Sequence[str], header: Sequence[str] | None = None, short_row_help: str = ""
+) -> tuple[list[list[str]], Sequence[int]]:
+    """The columns called `names` as lists of stripped text, and the line number of each row.
+
+    header: the columns' names of a file that has no header line itself; short_row_help: what to do about a row with too
+    few columns. Numbers and booleans in jsonl become their JSON spelling ('1', 'true'). Empty lines are accepted at the
+    end only, and empty columns beyond the header's.
+
+    Raises UserError for a missing file or column, a row with too few or too many columns, bytes that are not UTF-8,
+    invalid csv or JSON, and a file without rows.
+    """
+    if _format(path) == "jsonl":
+        picked, numbers = _read_json(path, names)
+    else:
+        picked, numbers = _read_table(path, names, header, short_row_help)
+    if not picked:
+        raise UserError(f"{path}: the split is empty (no rows)")
+    return [[value.strip() for value in column] for column in zip(*picked, strict=True)], numbers
+
+
+def read_rows(
+    path: str | Path,
+    text_a: str,
+    text_b: str | None = None,
+    label: str | None = None,
+    *,
+    labels: Sequence[str] = (),
+    score_range: tuple[float, float] | None = None,
+    header: Sequence[str] | None = None,
+    empty_in_pairs: bool = False,
+    short_row_help: str = "",
+) -> tuple[Rows, int]:
+    """Read one split by its columns' names; returns the rows and how many of them have one empty text.
+
+    labels: the classes in index order; without any, the label column holds scores, within `score_range` if given.
+    empty_in_pairs: a pair may have one empty text (never both); otherwise an empty text is refused.
+
+    Raises UserError as `read_columns` does, and for an unknown label, a score that is no finite number and an empty
+    text.
+    """
+    wanted = [name for name in (text_a, text_b, label) if name is not None]
+    columns, numbers = read_columns(path, wanted, header, short_row_help)
+    first = columns[0]
+    second = columns[1] if text_b is not None else None
+    incomplete = 0
+    if second is None or not empty_in_pairs:
+        for name, column in zip(wanted, columns[: 1 + (second is not None)], strict=False):
+            if not all(column):
+                number = numbers[column.index("")]
+                raise UserError(f"{path}:{number}: the text in '{name}' is empty; fill it or remove the row")
+    elif not (all(first) and all(second)):
+        for number, a, b in zip(numbers, first, second, strict=True):
+            incomplete += not (a and b)
+            if not (a or b):
+                raise UserError(f"{path}:{number}: both texts are empty; remove the row")
+    found = None
+    if label is not None:
+        found = (
+            _classes(path, numbers, columns[-1], labels) if labels else _scores(path, numbers, columns[-1], score_range)
+        )
+    return Rows(first, second, found, str(path)), incomplete
+
+
+def read_unlabelled(path: str | Path, pair: bool) -> Rows:
+    """Rows without labels and without a header: one text a line, or for pairs text_a TAB text_b.
+
+    Raises UserError for a missing or empty file, an empty text, and for pairs a line that has not exactly one tab.
+    """
+    first: list[str] = []
+    second: list[str] = []
+    empty = 0
+    for number, line in _lines(path):
+        if not line.strip():
+            empty = empty or number
+            continue
+        if empty:
+            raise UserError(f"{path}:{empty}: the text is empty; remove the line")
+        if not pair:
+            first.append(line.strip())
+            continue
+        texts = [text.strip() for text in line.split("\t")]
+        if len(texts) != 2:
+            raise UserError(f"{path}:{number}: {len(texts)} columns where 2 are needed (text_a TAB text_b)")
+        if not all(texts):
+            which = "second" if texts[0] else "first"
+            raise UserError(f"{path}:{number}: the {which} text is empty; fill it or remove the line")
+        first.append(texts[0])
+        second.append(texts[1])
+    if not first:
+        raise UserError(f"{path}: the file is empty (no rows)")
+    return Rows(first, second if pair else None, None, str(path))
+
+
+def _format(path: str | Path) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise UserError(f"{path}: the suffix does not tell the format; use .tsv, .csv or .jsonl")
+    return _FORMATS[suffix]
+
+
+def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and lines with their ends. Only LF ends a line: texts may hold U+2028, U+0085 and lone CR."""
+    try:
+        handle = open(path, "rb")  # noqa: SIM115 (closed below; only the opening's errors belong to this block)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    with handle:
+        for number, raw in enumerate(handle, 1):
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = handle.tell() - len(raw) + error.start
+                raise UserError(f"{path}:{number}: not UTF-8 text (byte {byte}); save the file as UTF-8") from None
+            yield number, line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of each row's first line, and its fields; an empty line has one field or none."""
+    if _format(path) == "tsv":
+        for number, line in _lines(path):
+            yield number, line.rstrip("\r\n").split("\t")
+        return
+    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    while True:
+        number = reader.line_num + 1  # a quoted field may run over several lines
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(f"{path}:{number}: not valid csv ({error})") from None
+        yield number, fields
+
+
+def _read_table(
+    path: str | Path, names: Sequence[str], header: Sequence[str] | None, short_row_help: str
+) -> tuple[list[tuple[str, ...]], list[int]]:
+    records = _records(path)
+    if header is None:
+        header = [name.strip() for name in next(records, (0, []))[1]]
+    places = []
+    for name in names:
+        if header.count(name) != 1:
+            what = "no column" if name not in header else "more than one column"
+            raise UserError(f"{path}:1: {what} '{name}' (columns found: {shortened(header)})")
+        places.append(header.index(name))
+    # itemgetter of a single place gives the bare value; of a slice, a list with it.
+    pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+    width, empty = len(header), 0
+    picked, numbers = [], []
+    for number, fields in records:
+        if len(fields) != width or width == 1:
+            if len(fields) <= 1 and not "".join(fields).strip():
+                empty = empty or number
+                continue
+            if len(fields) < width:
+                raise UserError(f"{path}:{number}: {len(fields)} columns where {width} are needed{short_row_help}")
+            if any(field.strip() for field in fields[width:]):
+                raise UserError(
+                    f"{path}:{number}: {len(fields)} columns where {width} are needed; is there a separator in a text?"
+                )
+        if empty:
+            raise UserError(f"{path}:{empty}: the row is empty; remove it")
+        picked.append(pick(fields))
+        numbers.append(number)
+    return picked, numbers
+
+
+def _read_json(path: str | Path, names: Sequence[str]) -> tuple[list[tuple[str, ...]], list[int]]:
+    picked, numbers = [], []
+    empty = 0
+    for number, line in _lines(path):
+        if not line.strip():
+            empty = empty or number
+            continue
+        if empty:
+            raise UserError(f"{path}:{empty}: the row is empty; remove it")
+        row = _json_object(path, number, line)
+        values = []
+        for name in names:
+            if name not in row:
+                raise UserError(f"{path}:{number}: no key '{name}' (keys found: {shortened(row)})")
+            value = row[name]
+            if not isinstance(value, str | int | float):
+                raise UserError(f"{path}:{number}: '{name}' is neither text nor a number nor true or false")
+            values.append(value if isinstance(value, str) else json.dumps(value))
+        picked.append(tuple(values))
+        numbers.append(number)
+    return picked, numbers
+
+
+def _json_object(path: str | Path, number: int, line: str) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(row, dict):
+        raise UserError(f'{path}:{number}: not a JSON object such as {{"text": "...", "label": "..."}}')
+    return row
+
+
+def _classes(path: str | Path, numbers: Sequence[int], column: list[str], labels: Sequence[str]) -> np.ndarray:
+    index = {label: i for i, label in enumerate(labels)}
+    try:
+        return np.fromiter(map(index.__getitem__, column), np.int64, len(column))
+    except KeyError as error:
+        label = error.args[0]
+    what = f"unknown label '{label}'" if label else "the label is empty"
+    raise UserError(f"{path}:{numbers[column.index(label)]}: {what} (known: {shortened(labels)})")
+
+
+def _scores(
+    path: str | Path, numbers: Sequence[int], column: list[str], within: tuple[float, float] | None
+) -> np.ndarray:
+    low, high = within or (-np.inf, np.inf)
+    wanted = "a finite number" if within is None else f"a number from {low:g} to {high:g}"
+    scores = np.empty(len(column), np.float32)
+    for i, text in enumerate(column):
+        try:
+            score = float(text)
+        except ValueError:
+            score = np.nan
+        if not (np.isfinite(score) and low <= score <= high):
+            raise UserError(f"{path}:{numbers[i]}: the score '{text}' is not {wanted}")
+        scores[i] = score
+    return scores

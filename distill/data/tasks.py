@@ -1,0 +1,381 @@
+"""The one table of tasks: their labels, metric, official files and columns; and your own data by its columns' names.
+
+Columns are found by their names in the header; only CoLA's train and dev files have none. Sources of the layouts: the
+GLUE archives (Wang et al. 2018), SuperGLUE's BoolQ (Clark et al. 2019), and PaddleNLP's data sets, whose label order
+is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distill.data.readers import Rows, column_names, read_columns, read_rows, shortened
+from distill.errors import UserError
+from distill.files import write_atomic
+from distill.runtime import log
+
+if TYPE_CHECKING:
+    from distill.options import TaskOptions
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task asks for.
+
+    name: official spelling, or 'own'; labels: the classes in index order, () for regression; metric: the key that
+    selects the best checkpoint (accuracy, MCC, pearson_spearman); language: 'en' or 'zh'; dev_splits: MNLI has two.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    metric: str
+    pair: bool
+    language: str
+    dev_splits: tuple[str, ...] = ("dev",)
+
+    @property
+    def regression(self) -> bool:
+        """True when the label is a score to predict, not a class."""
+        return not self.labels
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of the head's outputs: one for each class, or 1."""
+        return len(self.labels) or 1
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The test splits, in the order of the dev splits."""
+        return tuple(split.replace("dev", "test") for split in self.dev_splits)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits that `load_rows` knows for this task."""
+        return ("train", *self.dev_splits, *self.test_splits)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a named task's rows are, and in which columns."""
+
+    text_a: str
+    text_b: str | None = None
+    label: str = "label"
+    suffix: str = "tsv"
+    header: tuple[str, ...] | None = None  # names of the columns of files without a header line
+    score_range: tuple[float, float] | None = None
+    empty_in_pairs: bool = False  # the official rows are known to hold empty texts
+    short_row_help: str = ""
+    cache: str | None = None  # folder in PaddleNLP's cache of data sets
+    download: tuple[str, ...] = ()  # arguments of PaddleNLP's load_dataset
+
+    def file_names(self, split: str) -> tuple[str, ...]:
+        """The names that the split's file may have, the official one first."""
+        if self.suffix == "jsonl" and split == "dev":
+            return ("val.jsonl", "dev.jsonl")
+        return (f"{split}.{self.suffix}",)
+
+
+def _glue(name: str, text_a: str, text_b: str | None = None, label: str = "label", **more: object) -> _Layout:
+    return _Layout(text_a, text_b, label, cache=f"Glue/{name}", download=("glue", name.lower()), **more)  # type: ignore[arg-type]
+
+
+_BINARY = ("0", "1")
+_ENTAILMENT = ("entailment", "not_entailment")
+
+_TABLE: tuple[tuple[Task, _Layout], ...] = (
+    (
+        Task("CoLA", _BINARY, "MCC", False, "en"),
+        _glue("CoLA", "sentence", header=("source", "label", "mark", "sentence")),
+    ),
+    (Task("SST-2", _BINARY, "accuracy", False, "en"), _glue("SST-2", "sentence")),
+    (Task("MRPC", _BINARY, "accuracy", True, "en"), _glue("MRPC", "#1 String", "#2 String", "Quality")),
+    (
+        Task("STS-B", (), "pearson_spearman", True, "en"),
+        _glue("STS-B", "sentence1", "sentence2", "score", score_range=(0.0, 5.0)),
+    ),
+    (
+        # Two official training rows have an empty second question (huggingface/datasets issue 277); in GLUE's older
+        # archive some lines are halves of rows, split by a line break in a question.
+        Task("QQP", _BINARY, "accuracy", True, "en"),
+        _glue(
+            "QQP",
+            "question1",
+            "question2",
+            "is_duplicate",
+            empty_in_pairs=True,
+            short_row_help="; GLUE's older QQP archive has split rows: take its QQP-clean.zip, or remove the row",
+        ),
+    ),
+    (
+        Task(
+            "MNLI",
+            ("contradiction", "entailment", "neutral"),
+            "accuracy",
+            True,
+            "en",
+            ("dev_matched", "dev_mismatched"),
+        ),
+        _glue("MNLI", "sentence1", "sentence2", "gold_label"),
+    ),
+    (Task("QNLI", _ENTAILMENT, "accuracy", True, "en"), _glue("QNLI", "question", "sentence")),
+    (Task("RTE", _ENTAILMENT, "accuracy", True, "en"), _glue("RTE", "sentence1", "sentence2")),
+    (Task("WNLI", _BINARY, "accuracy", True, "en"), _glue("WNLI", "sentence1", "sentence2")),
+    (
+        Task("BoolQ", ("false", "true"), "accuracy", True, "en"),
+        _Layout("question", "passage", suffix="jsonl"),
+    ),
+    (
+        Task("ChnSentiCorp", _BINARY, "accuracy", False, "zh"),
+        _Layout("text_a", cache="ChnSentiCorp/ChnSentiCorp", download=("chnsenticorp",)),
+    ),
+)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()
+
+
+_BY_NAME = {_plain(task.name): (task, layout) for task, layout in _TABLE}
+_BY_NAME["senta"] = _BY_NAME["chnsenticorp"]
+
+
+def get_task(name: str) -> Task:
+    """The task of that name, in any case, with or without hyphen ('SST-2', 'sst2'); 'senta' is ChnSentiCorp.
+
+    Raises UserError, listing the known names, for any other.
+    """
+    if _plain(name) not in _BY_NAME:
+        known = ", ".join(task.name for task, _ in _TABLE)
+        raise UserError(
+            f"--task_name {name}: unknown; known are {known} (or senta), or give your own rows with --train_file"
+        )
+    return _BY_NAME[_plain(name)][0]
+
+
+def load_task(options: TaskOptions) -> Task:
+    """The named task, or, with --train_file, --dev_file or --test_file, your own data.
+
+    Own data: the labels are those of the training file, sorted (as numbers where all are); one text or two by the
+    columns; Chinese where half the letters of the first thousand texts are. Raises UserError when rows or columns are
+    missing.
+    """
+    paths = [path for path in (options.train_file, options.dev_file, options.test_file) if path]
+    if not paths:
+        if _plain(options.task_name) == "own":
+            raise UserError("--task_name own: give the rows with --train_file, --dev_file, --test_file")
+        return get_task(options.task_name)
+    if not options.train_file and not options.regression:
+        raise UserError("--train_file is needed for your own data: its labels are the classes (--regression: scores)")
+    text_a, text_b = _own_texts(options, paths[0])
+    if options.regression:
+        (texts,), _ = read_columns(paths[0], [text_a])
+        return Task("own", (), "pearson_spearman", text_b is not None, _language(texts))
+    (texts, found), numbers = read_columns(paths[0], [text_a, _own_label(options, paths[0])])
+    if "" in found:
+        raise UserError(f"{paths[0]}:{numbers[found.index('')]}: the label is empty")
+    labels = _sorted_labels(set(found))
+    if len(labels) < 2:
+        raise UserError(f"{paths[0]}: every row has the label '{labels[0]}'; classes are at least two")
+    return Task("own", labels, "accuracy", text_b is not None, _language(texts))
+
+
+def load_rows(options: TaskOptions, task: Task, split: str) -> Rows:
+    """The rows of `split` (one of `task.splits`), in the file's order, none left out.
+
+    Named tasks are looked for in --data_dir (its folder of the task's name, or that folder itself); without --data_dir
+    in PaddleNLP's cache, which PaddleNLP's own download fills. Test files may come without labels. QQP's official rows
+    with one empty question are kept and their number is printed. Raises UserError naming file and row for whatever
+    cannot be read.
+    """
+    if split not in task.splits:
+        raise UserError(f"{task.name} has no split '{split}'; it has {', '.join(task.splits)}")
+    if task.name == "own":
+        return _own_rows(options, task, split)
+    layout = _BY_NAME[_plain(task.name)][1]
+    path = _find(options, task, layout, split)
+    names = column_names(path)
+    header = layout.header
+    if header is not None and (split == "test" or layout.text_a in names):
+        header = None
+    label: str | None = layout.label
+    if split in task.test_splits and layout.label not in names:
+        label = None
+    rows, incomplete = read_rows(
+        path,
+        layout.text_a,
+        layout.text_b,
+        label,
+        labels=task.labels,
+        score_range=layout.score_range,
+        header=header,
+        empty_in_pairs=layout.empty_in_pairs,
+        short_row_help=layout.short_row_help,
+    )
+    if incomplete:
+        log(f"{path}: {incomplete} of {len(rows)} rows have one empty text; they are kept, as in the official data")
+    return rows
+
+
+def _find(options: TaskOptions, task: Task, layout: _Layout, split: str) -> Path:
+    """The split's file, which exists."""
+    names = layout.file_names(split)
+    if options.data_dir:
+        root = Path(options.data_dir).expanduser()
+        if not root.is_dir():
+            raise UserError(f"--data_dir {root}: no such folder")
+        aliases = {alias for alias, (known, _) in _BY_NAME.items() if known is task}
+        folders = [entry for entry in root.iterdir() if entry.is_dir() and _plain(entry.name) in aliases]
+        folders.sort(key=lambda entry: (entry.name != task.name, entry.name))
+        folder = folders[0] if folders else root
+        other = _BY_NAME.get(_plain(root.resolve().name))
+        if not folders and other is not None and other[0] is not task:
+            raise UserError(
+                f"--data_dir {root}: the folder of {other[0].name}, but the task is {task.name} (--task_name)"
+            )
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        where = "" if folders else f", and --data_dir has no folder {task.name}"
+        raise UserError(f"{folder / names[0]}: no such file (the {split} split of {task.name}){where}")
+    if layout.cache is None:
+        raise UserError(
+            f"{task.name} cannot be downloaded: pass --data_dir, the folder that holds {task.name}/{names[0]}"
+        )
+    home = Path(os.environ.get("PPNLP_HOME") or Path.home() / ".paddlenlp")
+    path = home / "datasets" / layout.cache / names[0]
+    if not path.is_file():
+        _download(task, layout, split, path)
+    return path
+
+
+def _download(task: Task, layout: _Layout, split: str, path: Path) -> None:
+    log(f"{task.name} {split}: not at {path}; PaddleNLP downloads it")
+    remedy = f"pass --data_dir, the folder that holds {task.name}/{path.name}"
+    try:
+        from paddlenlp.datasets import load_dataset
+
+        load_dataset(*layout.download, splits=split)
+    except Exception as error:  # whatever went wrong in there, the way out is the same
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{task.name}: PaddleNLP could not download the {split} split ({reason}); {remedy}") from error
+    if not path.is_file():
+        raise UserError(f"{path}: not there after PaddleNLP's download; {remedy}")
+
+
+_TEXT_NAMES = ("text", "sentence", "text_a", "sentence1")
+_PAIR_NAMES = (("text_a", "text_b"), ("sentence1", "sentence2"))
+
+
+def _own_texts(options: TaskOptions, path: str) -> tuple[str, str | None]:
+    """The names of the text columns of one of the own files."""
+    names = column_names(path)
+    found = f"columns found: {shortened(names)}"
+    for flag, name in (("--text_column", options.text_column), ("--text_pair_column", options.text_pair_column)):
+        if name is not None and name not in names:
+            raise UserError(f"{flag} {name}: no such column in {path} ({found})")
+    if options.text_column:
+        return options.text_column, options.text_pair_column
+    candidates = [name for name in _TEXT_NAMES if name in names and name != options.text_pair_column]
+    if not options.text_pair_column:
+        for first, second in _PAIR_NAMES:
+            if first in names and second in names:
+                return first, second
+    if not candidates:
+        raise UserError(f"{path}: no column {', '.join(_TEXT_NAMES)} ({found}); name the text with --text_column")
+    return candidates[0], options.text_pair_column
+
+
+def _own_label(options: TaskOptions, path: str) -> str:
+    name = options.label_column or "label"
+    names = column_names(path)
+    if name not in names:
+        found = f"columns found: {shortened(names)}"
+        if options.label_column:
+            raise UserError(f"--label_column {name}: no such column in {path} ({found})")
+        raise UserError(f"{path}: no column label ({found}); name it with --label_column")
+    return name
+
+
+def _own_rows(options: TaskOptions, task: Task, split: str) -> Rows:
+    path = {"train": options.train_file, "dev": options.dev_file, "test": options.test_file}[split]
+    if not path:
+        raise UserError(f"--{split}_file is needed: there are no {split} rows for your own data")
+    text_a, text_b = _own_texts(options, path)
+    if (text_b is not None) != task.pair:
+        kinds = ("one text", "two texts")
+        raise UserError(
+            f"{path}: rows of {kinds[text_b is not None]}, the task's have {kinds[task.pair]}: --text_pair_column"
+        )
+    label = None
+    if split != "test" or (options.label_column or "label") in column_names(path):
+        label = _own_label(options, path)
+    rows, _ = read_rows(path, text_a, text_b, label, labels=task.labels)
+    return rows
+
+
+def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
+    try:
+        numbers = {label: float(label) for label in labels}
+    except ValueError:
+        return tuple(sorted(labels))
+    if not np.isfinite(list(numbers.values())).all():  # 'nan' and 'inf' are words here
+        return tuple(sorted(labels))
+    return tuple(sorted(labels, key=lambda label: (numbers[label], label)))
+
+
+def _language(texts: Sequence[str]) -> str:
+    sample = "".join(texts[:1000])
+    letters = sum(map(str.isalpha, sample))
+    chinese = sum("\u4e00" <= character <= "\u9fff" for character in sample)
+    return "zh" if 2 * chinese > letters else "en"
+
+
+def submission_name(task: Task, split: str) -> str:
+    """The name that the benchmark expects: SST-2.tsv, MNLI-m.tsv, MNLI-mm.tsv, BoolQ.jsonl; dev splits add '-dev'."""
+    suffix = "jsonl" if task.name == "BoolQ" else "tsv"
+    part = {"matched": "-m", "mismatched": "-mm"}.get(split.partition("_")[2], "")
+    return f"{task.name}{part}{'-dev' if split in task.dev_splits else ''}.{suffix}"
+
+
+def write_submission(
+    task: Task, split: str, predictions: Sequence[int] | Sequence[float] | np.ndarray, path: str | Path
+) -> Path:
+    """Write the predictions for `split`, in row order, in the form that the benchmark takes; returns `path`.
+
+    predictions: [n] class indices, or [n] scores for regression (STS-B's are clipped to 0..5). `path` is the file,
+    usually folder / `submission_name(task, split)`. GLUE: header `index TAB prediction`, then from index 0 the label as
+    the task spells it ('entailment', '0', '3.250'). BoolQ: one JSON object a line, {"idx": 0, "label": "true"}. Written
+    whole or not at all.
+
+    Raises ValueError for a wrong shape, a class that the task has not, or a score that is not finite.
+    """
+    if split not in task.splits:
+        raise ValueError(f"{task.name} has no split '{split}'")
+    values = np.asarray(predictions)
+    if values.ndim != 1:
+        raise ValueError(f"predictions of shape {list(values.shape)}; [n] is needed")
+    if task.regression:
+        if not np.isfinite(values).all():
+            raise ValueError(f"prediction {int(np.flatnonzero(~np.isfinite(values))[0])} is not finite")
+        if task.name == "STS-B":
+            values = values.clip(0.0, 5.0)
+        spelled = [f"{value:.3f}" for value in values]
+    else:
+        if values.size and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= len(task.labels)):
+            raise ValueError(f"predictions must be class indices below {len(task.labels)}")
+        spelled = [task.labels[value] for value in values]
+    if task.name == "BoolQ":
+        lines = [json.dumps({"idx": i, "label": label}) for i, label in enumerate(spelled)]
+    else:
+        lines = ["index\tprediction"] + [f"{i}\t{label}" for i, label in enumerate(spelled)]
+    write_atomic(path, "\n".join(lines) + "\n")
+    return Path(path)

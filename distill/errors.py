@@ -1,0 +1,8 @@
+"""The one exception that reaches a user as a single line."""
+
+
+class UserError(Exception):
+    """Something the user can mend: the message is one line that names the file and row, or the flag, and the way out.
+
+    `distill.cli.run` prints it without a traceback and exits with status 2.
+    """

@@ -1,0 +1,104 @@
+"""Flags that recipes share, as dataclasses; a recipe's args.py inherits the ones it needs and adds its own.
+
+Every field has a default, a unit where it has one, and a line of help. Bounds stand with the field and are checked for all of
+them in one place (`distill.cli.parse`), so that a value that cannot work is refused by its flag before anything is loaded.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from simple_parsing import field
+
+from distill.errors import UserError
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    alias: str | tuple[str, ...] = (),
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    cosmetic: bool = False,
+) -> Any:
+    """A dataclass field with its help and bounds.
+
+    alias: other spellings of the flag (without dashes); low, high: inclusive bounds; above: exclusive lower bound;
+    cosmetic: the value cannot change a result, so a run may be continued with another one.
+    """
+    names = (alias,) if isinstance(alias, str) else alias
+    bounds = {"allowed": choices, "low": low, "high": high, "above": above, "cosmetic": cosmetic}
+    if choices:
+        help = f"{help} ({' | '.join(choices)})"
+    return field(default=default, help=help, alias=[f"--{name}" for name in names], metadata=bounds)
+
+
+@dataclass
+class TaskOptions:
+    """Which task, and where its rows are."""
+
+    task_name: str = option("SST-2", "task: a GLUE name, BoolQ, ChnSentiCorp (or senta), or own with --train_file and --dev_file")
+    data_dir: str | None = option(None, "folder with the tasks' folders; without it PaddleNLP's cache, then its download", alias="glue_dir")
+    train_file: str | None = option(None, "own training rows: tsv, csv or jsonl with a header or keys")
+    dev_file: str | None = option(None, "own dev rows")
+    test_file: str | None = option(None, "own test rows")
+    text_column: str | None = option(None, "own data: name of the text column")
+    text_pair_column: str | None = option(None, "own data: name of the second text's column, for pairs")
+    label_column: str | None = option(None, "own data: name of the label column")
+    regression: bool = option(False, "own data: labels are numbers to predict, not classes")
+    max_seq_length: int = option(128, "longest input in tokens, special tokens counted; longer rows are cut", low=4)
+
+
+@dataclass
+class TrainOptions:
+    """The one training loop."""
+
+    output_dir: str | None = option(None, "folder of the run and of its best model", cosmetic=True)
+    overwrite: bool = option(False, "replace another run's content in --output_dir", cosmetic=True)
+    num_train_epochs: int = option(3, "passes over the training rows", alias=("max_epoch", "epochs"), low=1)
+    max_steps: int = option(-1, "stop after this many steps; -1: by epochs", low=-1)
+    batch_size: int = option(32, "rows a step and device", alias="train_batch_size", low=1)
+    eval_batch_size: int = option(128, "rows a batch in evaluation", low=1)
+    learning_rate: float = option(5e-5, "peak learning rate", alias="lr", above=0)
+    optimizer: str = option("adamw", "optimizer", choices=("adamw", "adam", "adadelta"))
+    weight_decay: float = option(0.0, "decoupled decay of weights (not of biases and layer norms); adamw only", low=0)
+    adam_epsilon: float = option(1e-6, "epsilon of adam, adamw and adadelta", above=0)
+    warmup_proportion: float = option(0.0, "share of all steps over which the rate rises from 0", low=0, high=1)
+    warmup_steps: int = option(0, "the same as a number of steps; takes precedence when above 0", low=0)
+    scheduler: str = option("linear", "learning rate after warm-up: falls to 0, or stays", choices=("linear", "constant"))
+    max_grad_norm: float = option(1.0, "clip gradients to this global norm; 0: off", low=0)
+    gradient_accumulation_steps: int = option(1, "batches whose gradients are joined in one step", low=1)
+    logging_steps: int = option(50, "steps between log points", alias="log_freq", low=1)
+    save_steps: int = option(500, "steps between checkpoints for resuming; 0: at epoch ends only", low=0)
+    eval_steps: int = option(0, "steps between dev evaluations; 0: after each epoch", low=0)
+    early_stopping_patience: int = option(0, "stop after this many evaluations without a better dev score; 0: off", low=0)
+    amp: str = option("none", "mixed precision on GPU", choices=("none", "bf16", "fp16"))
+    seed: int = option(42, "seed of initialisation, order and dropout", low=0)
+
+
+@dataclass
+class RuntimeOptions:
+    """Where it runs."""
+
+    device: str = option("auto", "auto takes a GPU when there is one", choices=("auto", "cpu", "gpu"))
+    n_gpu: int = option(1, "as in older commands: 0 means --device cpu, 1 one device", low=0)
+
+    def __post_init__(self) -> None:
+        if self.n_gpu > 1:
+            raise UserError("--n_gpu: several devices are used by `python -m paddle.distributed.launch SCRIPT ...`, without --n_gpu")
+        if self.n_gpu == 0:
+            if self.device == "gpu":
+                raise UserError("--n_gpu 0 contradicts --device gpu; leave one of them out")
+            self.device = "cpu"
+
+
+@dataclass
+class TeacherOptions:
+    """The teacher and the cache of its outputs."""
+
+    teacher_path: str | None = option(None, "fine-tuned teacher: its folder, or a weight file in it", alias="teacher_dir")
+    cache_dir: str = option("~/.cache/paddle-distill", "folder of the cached teacher outputs", cosmetic=True)
+    cache_limit_gb: float = option(10.0, "size limit of the cache in GB; what does not fit is computed again each time", low=0, cosmetic=True)
+    skip_teacher_check: bool = option(False, "go on with a teacher whose label order or dev score is wrong", cosmetic=True)

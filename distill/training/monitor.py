@@ -1,0 +1,322 @@
+"""A run and its folder: what it was asked to do, how far it came, and how long each part took.
+
+In the folder:
+
+    run.yaml       settings, compared when the same folder is used again
+    metrics.jsonl  a line per log point and evaluation; no clock times, so a resumed run writes the same bytes
+    run.json       command, rows, steps, speed, seconds by part, memory, versions, hardware
+    vdl/           the same curves for VisualDL, drawn anew from metrics.jsonl at each start, so no step occurs twice
+    checkpoints/   until the run is finished
+    best/          the best model so far, in the recipe's own format; its files move up when the run is finished
+"""
+
+import contextlib
+import datetime
+import json
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from distill import files, runtime
+from distill.errors import UserError
+from distill.training import checkpoint
+
+_OWN = ("run.json", "metrics.jsonl", "results_eval.json", "vdl", "checkpoints", "best", "run.yaml")
+
+
+class Run:
+    """The folder `output_dir` as the home of one run; all ranks make one, rank 0 alone writes.
+
+    settings: what run.yaml keeps, e.g. `distill.cli.settings(args)`.
+    cosmetic: names of those that cannot change a result and may differ when the run continues, e.g.
+        `distill.cli.cosmetic(args)`.
+
+    A folder with the same settings is continued, and `finished` says when nothing is left to do. A folder with other
+    settings, or with files but no run.yaml, is refused by UserError, unless `overwrite`: then what a run writes (and
+    nothing else) is deleted. An unfinished run of the same settings is continued even so: the same command resumes.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        settings: Mapping[str, Any],
+        overwrite: bool = False,
+        cosmetic: Collection[str] = (),
+    ) -> None:
+        self.output_dir = Path(output_dir).expanduser()
+        self.best_dir = self.output_dir / "best"
+        self.checkpoints = self.output_dir / "checkpoints"
+        # Through YAML and back, so that a tuple equals the list it is read as.
+        self.settings: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(settings), sort_keys=False)) or {}
+        self._timers: list[list[Any]] = []
+        self._writer: Any = None
+        # The other ranks look at the folder through rank 0's eyes only: it may be changing it right now.
+        self._facts: dict[str, Any] = from_main(lambda: self._open(overwrite, cosmetic))
+        self.finished: bool = self._facts["finished"]
+
+    def _open(self, overwrite: bool, cosmetic: Collection[str]) -> dict[str, Any]:
+        """Refuse, continue, overwrite or make the folder; returns the content of its run.json."""
+        path, folder = self.output_dir / "run.yaml", self.output_dir
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output_dir {folder}: is a file, not a folder")
+        facts: dict[str, Any] = {"finished": False}
+        content = [p for p in folder.iterdir() if not p.name.endswith(".tmp")] if folder.exists() else []
+        if path.exists():
+            differing = _differences(path, self.settings, cosmetic)
+            facts = self._read_facts()
+            if overwrite and (differing or facts["finished"]):
+                self._delete_own(facts.get("model_files", []))
+                facts = {"finished": False}
+            elif differing:
+                raise UserError(
+                    f"--output_dir {folder}: holds a run with other settings ({'; '.join(differing)}); "
+                    "choose another --output_dir or pass --overwrite"
+                )
+        elif content and not overwrite:
+            found = f"is not empty ({content[0].name}) and holds no run.yaml"
+            raise UserError(f"--output_dir {folder}: {found}; choose another --output_dir or pass --overwrite")
+        elif content:
+            self._delete_own([])
+        checkpoint.recover_folder(self.best_dir)
+        if facts["finished"]:
+            self._delete_leftovers()  # `finish` may have been killed before it had done so
+            return facts
+        files.write_atomic(path, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+        fresh = {
+            "command": shlex.join(["python", *sys.argv]),
+            "resumed": -1,
+            "seed": self.settings.get("seed"),
+            "rows": 0,
+            "steps": 0,
+            "samples_per_second": {},
+            "seconds": {"teacher": 0.0, "student": 0.0, "data": 0.0, "evaluation": 0.0},
+            "epochs": {},
+            "peak_memory_bytes": 0,
+            "versions": runtime.versions(),
+            "hardware": runtime.hardware(),
+            "started_at": _now(),
+            "finished_at": None,
+        }
+        facts = {**fresh, **facts}
+        facts["resumed"] += 1
+        files.write_json(folder / "run.json", facts)
+        return facts
+
+    def _read_facts(self) -> dict[str, Any]:
+        path = self.output_dir / "run.json"
+        return {"finished": False, **(files.read_json(path) if path.exists() else {})}
+
+    def _delete_own(self, model_files: list[str]) -> None:
+        for name in (*model_files, *_OWN):
+            path = self.output_dir / Path(name).name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def begin(self, step: int, metric: str | None = None) -> None:
+        """Cut metrics.jsonl back to `step` (that of the checkpoint to continue from) and draw the curves so far.
+
+        metric: the dev score that VisualDL shows beside the hyper-parameters.
+        """
+        if not runtime.is_main():
+            return
+        from visualdl import LogWriter  # here, because it imports paddle
+
+        path = self.output_dir / "metrics.jsonl"
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        files.write_atomic(path, "".join(kept))
+        shutil.rmtree(self.output_dir / "vdl", ignore_errors=True)
+        self._writer = LogWriter(str(self.output_dir / "vdl"))
+        shown = {name: value if type(value) in (int, float) else str(value) for name, value in self.settings.items()}
+        self._writer.add_hparams(shown, [f"dev/{metric}" if metric else "train/loss"])
+        for line in kept:
+            self._draw(json.loads(line))
+
+    def record(self, step: int, epoch: float, **values: Any) -> None:
+        """Append a line to metrics.jsonl and its points to VisualDL.
+
+        At a log point: loss, losses {name: mean since the last one}, lr. After an evaluation: dev {metric: score}.
+        """
+        if not runtime.is_main():
+            return
+        row = {"step": step, "epoch": round(epoch, 4), **values}
+        path = self.output_dir / "metrics.jsonl"
+        with files.disk_errors(path), open(path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row, allow_nan=False) + "\n")
+        self._draw(row)
+
+    def _draw(self, row: dict[str, Any]) -> None:
+        points = {f"dev/{name}": value for name, value in row.get("dev", {}).items()}
+        points |= {f"loss/{name}": value for name, value in row.get("losses", {}).items()}
+        points |= {f"train/{name}": row[name] for name in ("loss", "lr") if name in row}
+        for tag, value in points.items():
+            self._writer.add_scalar(tag, value, row["step"])
+
+    @contextlib.contextmanager
+    def timer(self, name: str) -> Iterator[None]:
+        """Add the block's wall-clock time to seconds[name] of run.json, less that of the timers inside it."""
+        self._tick()
+        self._timers.append([name, time.perf_counter()])
+        try:
+            yield
+        finally:
+            self._tick()
+            self._timers.pop()
+
+    def _tick(self) -> None:
+        """Charge the time since timers last changed to the innermost one, and restart the outer one's clock."""
+        now = time.perf_counter()
+        if self._timers:
+            name, since = self._timers[-1]
+            seconds = self._facts["seconds"]
+            seconds[name] = seconds.get(name, 0.0) + now - since
+            for timer in self._timers[-2:]:
+                timer[1] = now
+
+    def count(self, epoch: int, rows: int, seconds: float) -> None:
+        """Note `rows`, of all ranks, trained on in `seconds` of data and student; `epoch` counts from 1."""
+        total = self._facts["epochs"].setdefault(str(epoch), {"rows": 0, "seconds": 0.0})
+        total["rows"] += rows
+        total["seconds"] += seconds
+
+    def write_facts(self, **facts: Any) -> None:
+        """Write run.json as things stand; `facts` (e.g. steps=, rows=) are set first."""
+        self._facts.update(facts)
+        if not runtime.is_main():
+            return
+        now = self._facts
+        now["peak_memory_bytes"] = max(now["peak_memory_bytes"], runtime.peak_memory_bytes())
+        speed = {epoch: total["rows"] / total["seconds"] for epoch, total in now["epochs"].items()}
+        now["samples_per_second"] = {epoch: round(rate, 2) for epoch, rate in speed.items()}
+        now["seconds"] = {name: round(value, 3) for name, value in now["seconds"].items()}
+        files.write_json(self.output_dir / "run.json", now)
+
+    def finish(self, **facts: Any) -> None:
+        """Move the best model's files up into output_dir, mark the run, with `facts`, as finished and delete checkpoints.
+
+        The recipe's last act; killed in its midst, it is completed by the same command.
+        """
+        self.finished = True
+        self.close()
+        if not runtime.is_main():
+            return
+        model_files = sorted(path.name for path in self.best_dir.iterdir()) if self.best_dir.exists() else []
+        for name in model_files:
+            with files.atomic_path(self.output_dir / name) as temporary:
+                shutil.copyfile(self.best_dir / name, temporary)
+        self.write_facts(**facts, model_files=model_files, finished=True, finished_at=_now())
+        self._delete_leftovers()
+
+    def _delete_leftovers(self) -> None:
+        checkpoint.remove_folder(self.checkpoints)
+        checkpoint.remove_folder(self.best_dir)
+
+    def close(self) -> None:
+        """Flush the curves."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class Progress:
+    """Loss, rate and time left: a bar on a terminal, elsewhere a plain line every `interval` seconds; on rank 0."""
+
+    def __init__(self, total: int, done: int, interval: float = 30.0) -> None:
+        self._start, self._first, self._total = time.monotonic(), done, total
+        self._interval, self._printed = interval, self._start
+        wanted = runtime.is_main() and sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True) if wanted else None
+
+    def update(self, step: int, loss: float) -> None:
+        """`step` steps are done; the last one had this loss."""
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._printed >= self._interval:
+            self._printed = now
+            rate = (step - self._first) / (now - self._start)
+            left = tqdm.format_interval((self._total - step) / rate)
+            runtime.log(f"step {step}/{self._total}  loss {loss:.4f}  {rate:.2f} steps/s  {left} left")
+
+    def close(self) -> None:
+        """End the bar's line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Signals:
+    """Within the block SIGTERM and Ctrl-C are noted in `received` for the loop; a second Ctrl-C does not wait."""
+
+    received = 0
+
+    def __enter__(self) -> "Signals":
+        # Signals can be handled in the main thread only; elsewhere (a notebook's worker) they keep their meaning.
+        numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = self.received or number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def from_main(call: Callable[[], Any]) -> Any:
+    """What `call` returns on rank 0, where alone it runs, for every rank; a UserError is raised on all."""
+    value, refusal = None, None
+    if runtime.is_main():
+        try:
+            value = call()
+        except UserError as error:
+            refusal = error
+    if runtime.world_size() > 1:
+        import paddle
+
+        holder = [value, refusal and str(refusal)]
+        paddle.distributed.broadcast_object_list(holder, src=0)
+        value, refusal = holder[0], refusal or (UserError(holder[1]) if holder[1] else None)
+    if refusal is not None:
+        raise refusal
+    return value
+
+
+def _differences(path: Path, settings: dict[str, Any], cosmetic: Collection[str]) -> list[str]:
+    try:
+        there = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        there = None
+    if not isinstance(there, dict):
+        raise UserError(f"{path}: not readable as settings; choose another --output_dir, or delete it")
+    names = [name for name in {**there, **settings} if name not in cosmetic]
+    missing = "not set"
+    return [
+        f"{name} {there.get(name, missing)} there, {settings.get(name, missing)} now"
+        for name in names
+        if there.get(name, missing) != settings.get(name, missing)
+    ]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of metrics.jsonl without a last one that was cut off when the process was killed."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

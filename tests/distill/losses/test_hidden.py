@@ -1,0 +1,68 @@
+import numpy as np
+import paddle
+import pytest
+
+from distill.losses.hidden import hidden_mse
+
+RNG = np.random.default_rng(3)
+S, T = RNG.normal(size=(2, 4, 3)), RNG.normal(size=(2, 4, 3))
+MASK = np.array([[1, 1, 1, 0], [1, 1, 0, 0]])
+
+
+def tensor(array, grad=True):
+    return paddle.to_tensor(np.asarray(array, "float32"), stop_gradient=not grad)
+
+
+def test_mean_over_real_positions_by_hand():
+    student = tensor([[[1.0, 2.0], [3.0, 3.0], [50.0, 50.0]]])
+    teacher = tensor([[[0.0, 0.0], [3.0, 1.0], [0.0, 0.0]]])
+    # (1 + 4 + 0 + 4) over 2 positions x 2
+    assert float(hidden_mse(student, teacher, paddle.to_tensor([[1.0, 1.0, 0.0]]))) == 2.25
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
+def test_against_float64_and_its_gradient(dtype):
+    student, teacher = tensor(S), tensor(T)
+    loss = hidden_mse(student, teacher, paddle.to_tensor(MASK.astype(dtype)))
+    real = MASK[:, :, None]
+    np.testing.assert_allclose(float(loss), (real * (S - T) ** 2).sum() / (5 * 3), rtol=1e-6)
+    loss.backward()
+    np.testing.assert_allclose(student.grad.numpy(), 2 * real * (S - T) / 15, atol=1e-7)
+    assert teacher.grad is None
+
+
+def test_the_amount_of_padding_changes_nothing():
+    more = ((0, 0), (0, 5), (0, 0))
+    short = hidden_mse(tensor(S), tensor(T), tensor(MASK))
+    wide = hidden_mse(
+        tensor(np.pad(S, more, constant_values=7.0)), tensor(np.pad(T, more)), tensor(np.pad(MASK, more[:2]))
+    )
+    assert float(short) == pytest.approx(float(wide), rel=1e-6)
+
+
+def test_projection_to_a_wider_teacher_learns():
+    project = paddle.nn.Linear(3, 5)
+    wide = RNG.normal(size=(2, 4, 5))
+    student = tensor(S)
+    loss = hidden_mse(student, tensor(wide), tensor(MASK), project)
+    projected = S @ project.weight.numpy().astype("float64") + project.bias.numpy()
+    expected = (MASK[:, :, None] * (projected - wide) ** 2).sum() / (5 * 5)
+    np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
+    loss.backward()
+    assert np.abs(project.weight.grad.numpy()).min() > 0 and student.grad is not None
+
+
+def test_a_batch_of_padding_is_zero():
+    student = tensor(S)
+    loss = hidden_mse(student, tensor(T), tensor(np.zeros((2, 4))))
+    loss.backward()
+    assert float(loss) == 0.0 and not student.grad.numpy().any()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "mask"),
+    [(np.zeros((2, 4, 5)), MASK), (np.zeros((2, 3, 3)), MASK), (T, np.ones((2, 3))), (T, np.ones((2, 1)))],
+)
+def test_shapes_that_do_not_fit_are_refused(teacher, mask):
+    with pytest.raises(ValueError, match="hidden states do not fit"):
+        hidden_mse(tensor(S), tensor(teacher), tensor(mask))

@@ -1,0 +1,128 @@
+import numpy as np
+import paddle
+import pytest
+
+from distill.losses.soft_targets import hard_cross_entropy, kl_divergence, label_mse, logit_mse, soft_cross_entropy
+
+S = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
+T = np.array([[2.0, 0.0, -1.0], [1.0, 1.0, 4.0]])
+
+
+def tensor(array, grad=True, dtype="float32"):
+    return paddle.to_tensor(np.asarray(array, dtype), stop_gradient=not grad)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def close(loss, expected):
+    assert loss.shape == []
+    np.testing.assert_allclose(float(loss), expected, rtol=2e-6)
+
+
+def test_hard_cross_entropy_by_hand():
+    # Logits ln 1, ln 3 give probabilities 1/4 and 3/4; equal logits give 1/2.
+    logits = tensor([[0.0, np.log(3.0)], [0.0, np.log(3.0)], [5.0, 5.0]])
+    close(hard_cross_entropy(logits, paddle.to_tensor([0, 1, 0])), (np.log(4) + np.log(4 / 3) + np.log(2)) / 3)
+
+
+def test_hard_cross_entropy_leaves_unlabelled_rows_out():
+    logits = tensor(np.vstack([S, [[9.0, 9.0, -9.0]]]))
+    loss = hard_cross_entropy(logits, paddle.to_tensor([2, 1, -1]))
+    p = softmax(S)
+    close(loss, -(np.log(p[0, 2]) + np.log(p[1, 1])) / 2)
+    loss.backward()
+    expected = np.vstack([(p - np.eye(3)[[2, 1]]) / 2, np.zeros((1, 3))])
+    np.testing.assert_allclose(logits.grad.numpy(), expected, atol=1e-7)
+
+
+def test_hard_cross_entropy_without_any_label_is_zero_with_zero_gradient():
+    logits = tensor(S)
+    loss = hard_cross_entropy(logits, paddle.to_tensor([-1, -1]))
+    loss.backward()
+    assert float(loss) == 0.0 and not logits.grad.numpy().any()
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (3,)])
+def test_label_mse_by_hand(shape):
+    student = tensor(np.array([1.0, 2.0, 9.0]).reshape(shape))
+    loss = label_mse(student, tensor([0.0, 4.0, np.nan], grad=False))
+    close(loss, (1 + 4) / 2)
+    loss.backward()
+    np.testing.assert_allclose(student.grad.numpy().ravel(), [1.0, -2.0, 0.0])
+
+
+def test_label_mse_without_any_label_is_zero_with_zero_gradient():
+    student = tensor([[1.0], [2.0]])
+    loss = label_mse(student, tensor([np.nan, np.nan], grad=False))
+    loss.backward()
+    assert float(loss) == 0.0 and not student.grad.numpy().any()
+
+
+def test_label_mse_refuses_two_outputs():
+    with pytest.raises(ValueError, match="one prediction per label"):
+        label_mse(tensor(np.zeros((3, 2))), tensor(np.zeros(3)))
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 10.0])
+@pytest.mark.parametrize("scale_t2", [False, True])
+@pytest.mark.parametrize(("reduction", "divisor"), [("batchmean", 2), ("mean", 6)])
+def test_soft_targets_against_float64(temperature, scale_t2, reduction, divisor):
+    p, q = softmax(T / temperature), softmax(S / temperature)
+    factor = (temperature**2 if scale_t2 else 1) / divisor
+    arguments = (tensor(S), tensor(T), temperature, scale_t2, reduction)
+    close(soft_cross_entropy(*arguments), -(p * np.log(q)).sum() * factor)
+    close(kl_divergence(*arguments), (p * np.log(p / q)).sum() * factor)
+
+
+def test_soft_cross_entropy_golden_for_two_classes():
+    # Teacher 3/4, 1/4 and student 1/4, 3/4: -(3/4 ln 1/4 + 1/4 ln 3/4) = 1.1116421...; KL = 1/2 ln 3.
+    student, teacher = tensor([[0.0, np.log(3.0)]]), tensor([[np.log(3.0), 0.0]])
+    close(soft_cross_entropy(student, teacher), 1.1116420935410995)
+    close(kl_divergence(student, teacher), 0.5493061443340548)
+
+
+@pytest.mark.parametrize("loss", [soft_cross_entropy, kl_divergence])
+def test_gradient_is_q_minus_p_over_temperature(loss):
+    student, teacher = tensor(S), tensor(T)
+    loss(student, teacher, temperature=2.0).backward()
+    np.testing.assert_allclose(student.grad.numpy(), (softmax(S / 2) - softmax(T / 2)) / 2 / 2, atol=1e-7)
+    assert teacher.grad is None
+
+
+def test_kl_is_zero_for_the_teacher_itself_and_finite_for_extreme_logits():
+    assert float(kl_divergence(tensor(T), tensor(T), temperature=3.0)) == pytest.approx(0.0, abs=1e-7)
+    student = tensor([[-500.0, 500.0]])
+    loss = kl_divergence(student, tensor([[500.0, -500.0]]))
+    close(loss, 1000.0)
+    loss.backward()
+    np.testing.assert_allclose(student.grad.numpy(), [[-1.0, 1.0]])
+
+
+def test_logit_mse_by_hand():
+    student, teacher = tensor(S), tensor(T)
+    loss = logit_mse(student, teacher)
+    close(loss, (1 + 4 + 2.25 + 1 + 4 + 25) / 6)
+    loss.backward()
+    np.testing.assert_allclose(student.grad.numpy(), 2 * (S - T) / 6, rtol=1e-6)
+    assert teacher.grad is None
+    close(logit_mse(tensor([[2.0], [0.0]]), tensor([[1.0], [0.0]])), 0.5)
+
+
+@pytest.mark.parametrize("loss", [soft_cross_entropy, kl_divergence, logit_mse])
+def test_logits_of_different_shapes_are_refused(loss):
+    for wrong in (np.zeros((2, 2)), np.zeros((1, 3)), np.zeros(3)):
+        with pytest.raises(ValueError, match=r"must both be \[B, C\]"):
+            loss(tensor(S), tensor(wrong))
+
+
+@pytest.mark.parametrize("loss", [soft_cross_entropy, kl_divergence])
+def test_what_has_no_meaning_is_refused(loss):
+    with pytest.raises(ValueError, match="for regression use logit_mse"):
+        loss(tensor([[1.0]]), tensor([[2.0]]))
+    with pytest.raises(ValueError, match="temperature must be positive, not 0"):
+        loss(tensor(S), tensor(T), temperature=0)
+    with pytest.raises(ValueError, match="choose batchmean or mean"):
+        loss(tensor(S), tensor(T), reduction="sum")

@@ -1,0 +1,111 @@
+"""Results are data: keep a finished run as results/NAME.json, and make the READMEs' tables from these files.
+
+    python tools/results.py keep models/teacher_model/SST-2/RUN sst2_teacher
+    python tools/results.py tables            # writes the tables named in results/tables.yaml into README.md and README_zh.md
+"""
+
+import argparse
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill.cli import run
+from distill.errors import UserError
+from distill.files import read_json, write_atomic, write_json
+from distill.naming import ROOT
+
+RESULTS = ROOT / "results"
+READMES = ("README.md", "README_zh.md", "glue/README.md", "distill_lstm/README.md")
+_SCORES = ("accuracy", "f_1", "MCC", "precision", "recall", "pearson", "spearman", "pearson_spearman")
+
+
+def keep(folder: Path, name: str) -> dict[str, Any]:
+    """Write results/`name`.json from a finished run's run.json and results_eval.json; returns its content."""
+    facts, scores = read_json(folder / "run.json"), read_json(folder / "results_eval.json")
+    if not facts.get("finished"):
+        raise UserError(f"{folder}: the run is not finished; run its command again, it continues")
+    result = {
+        "command": facts["command"],
+        "task": facts["task"],
+        "metric": scores["metric"],
+        "scores": {key: value for key, value in scores.items() if key.startswith(_SCORES) and isinstance(value, float)},
+        "dev_rows": scores["rows"],
+        "seed": facts["seed"],
+        "parameters": scores["parameters"],
+        "bytes": scores["bytes"],
+        "latency_ms": scores["latency_ms"],
+        "samples_per_second": scores["samples_per_second"],
+        "training": {
+            key: facts[key]
+            for key in ("train_rows", "rows", "steps", "seconds", "samples_per_second", "resumed", "peak_memory_bytes", "real_token_share")
+        },
+        "finished_at": facts["finished_at"],
+        "versions": facts["versions"],
+        "hardware": facts["hardware"],
+    }
+    write_json(RESULTS / f"{name}.json", result)
+    return result
+
+
+def table(spec: dict[str, Any]) -> str:
+    """A Markdown table of one entry of results/tables.yaml: a row for each of `rows`, the mean and range over its runs' seeds."""
+    kept = [(row["label"], [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
+    reference = _mean(kept[0][1], lambda r: r["latency_ms"]["p50"])
+    lines = []
+    for label, runs in kept:
+        cells = [label]
+        for key in spec["scores"]:
+            values = [100 * r["scores"][key] for r in runs]
+            spread = f" ({min(values):.1f}-{max(values):.1f}, {len(values)} seeds)" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.1f}{spread}")
+        ms = _mean(runs, lambda r: r["latency_ms"]["p50"])
+        cells += [f"{runs[0]['parameters'] / 1e6:.1f} M", f"{runs[0]['bytes'] / 1e6:.0f} MB", f"{ms:.2f}", f"{reference / ms:.1f}x"]
+        cells.append(f"{_mean(runs, lambda r: sum(r['training']['seconds'].values())) / 60:.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    heads = [spec["head"], *[f"dev {name}" for name in spec["scores"].values()], "parameters", "on disk", "ms a text", "speed-up", "training, min"]
+    return "\n".join(["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *lines])
+
+
+def _mean(runs: Sequence[dict[str, Any]], value: Any) -> float:
+    return statistics.mean(value(r) for r in runs)
+
+
+def filled(text: str, specs: dict[str, Any]) -> str:
+    """`text` with what stands between `<!-- table NAME -->` and `<!-- end -->` made anew. Raises UserError for an unknown NAME."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match[1] not in specs:
+            raise UserError(f"results/tables.yaml: no table `{match[1]}`")
+        return f"<!-- table {match[1]} -->\n{table(specs[match[1]])}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    keeping = commands.add_parser("keep", help="keep a finished run")
+    keeping.add_argument("folder", type=Path)
+    keeping.add_argument("name")
+    commands.add_parser("tables", help="make the READMEs' tables")
+    args = parser.parse_args(argv)
+    if args.command == "keep":
+        scores = keep(args.folder, args.name)["scores"]
+        print(f"results/{args.name}.json: " + "  ".join(f"{key} {value:.4f}" for key, value in scores.items()))
+        return
+    specs = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
+    for name in READMES:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        if (new := filled(text, specs)) != text:
+            write_atomic(path, new)
+            print(f"{name}: tables made anew", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)
