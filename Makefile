@@ -27,7 +27,7 @@ lint: $(STAMP)  ## ruff everywhere, mypy on distill/
 	$(PYTHON) -m mypy distill
 
 results: $(STAMP)  ## make the README's tables again from results/
-	$(PYTHON) tools/compare.py
+	$(PYTHON) tools/results.py tables
 
 # A Python without ensurepip (Debian without python3-venv) cannot build an environment, so it is passed over too.
 $(STAMP): constraints.txt requirements.txt pyproject.toml

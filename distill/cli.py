@@ -40,7 +40,8 @@ def parse(cls: type[Args], argv: Sequence[str] | None = None, description: str =
 
     parser = _Parser(description=description or (cls.__doc__ or "").strip(), allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML with any of the options below; flags override it")
-    parser.add_arguments(cls, "options", default=_from_yaml(cls, config.config) if config.config else None)
+    default = _from_yaml(cls, config.config) if config.config else None
+    parser.add_arguments(cls, "options", default=default)  # type: ignore[type-var]
     parsed, unknown = parser.parse_known_args(flags)
     if unknown:
         flag = unknown[0].partition("=")[0]

@@ -30,7 +30,7 @@ GPU_WHEEL = (
 
 def mkl_path(cpuinfo: str) -> str | None:
     """The MKL_DEBUG_CPU_TYPE for this text of /proc/cpuinfo: '7' (AMD with AVX-512), '5' (AMD with AVX2), None (any other)."""
-    fields = {}
+    fields: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())

@@ -22,7 +22,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any]) -> None:
     bfloat16 paddle tensors are widened to float32, which loses nothing. Raises UserError when the disk is full.
     """
     # safetensors takes the buffer as it lies: a transposed view would be written in the wrong order without this copy.
-    arrays = {name: np.ascontiguousarray(_array(tensor)) for name, tensor in tensors.items()}
+    arrays = {name: np.asarray(_array(tensor), order="C") for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         # "np" is the one format mark that PaddleNLP's own loader accepts.
         safetensors.numpy.save_file(arrays, temporary, metadata={"format": "np"})
@@ -194,7 +194,7 @@ def _strided(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tu
     if min((offset, *size, *stride), default=0) < 0 or (0 not in size and last >= storage.size):
         raise pickle.UnpicklingError("a tensor reaches beyond its storage")
     steps = [step * storage.itemsize for step in stride]
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(storage[offset:], size, steps))
+    return np.array(np.lib.stride_tricks.as_strided(storage[offset:], size, steps), order="C")
 
 
 def _unwrapped(tensor: np.ndarray, *_: Any) -> np.ndarray:

@@ -21,6 +21,11 @@ from distill.naming import ROOT
 
 RESULTS = ROOT / "results"
 READMES = ("README.md", "README_zh.md", "glue/README.md", "distill_lstm/README.md")
+_HEADS = ("parameters", "on disk", "ms a text", "speed-up", "training, min")
+_CHINESE = {
+    "model": "模型", "parameters": "参数量", "on disk": "磁盘占用", "ms a text": "每条毫秒", "speed-up": "加速", "training, min": "训练分钟",
+    "dev accuracy": "dev 准确率", "test accuracy": "test 准确率", "dev, not in train": "dev 去重", "test, not in train": "test 去重",
+}  # fmt: skip
 _SCORES = ("accuracy", "f_1", "MCC", "precision", "recall", "pearson", "spearman", "pearson_spearman")
 
 
@@ -48,40 +53,51 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
         "versions": facts["versions"],
         "hardware": facts["hardware"],
     }
+    if (folder / "evaluation.json").is_file():
+        result["splits"] = read_json(folder / "evaluation.json")
     write_json(RESULTS / f"{name}.json", result)
     return result
 
 
-def table(spec: dict[str, Any]) -> str:
-    """A Markdown table of one entry of results/tables.yaml: a row for each of `rows`, the mean and range over its runs' seeds."""
-    kept = [(row["label"], [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
-    reference = _mean(kept[0][1], lambda r: r["latency_ms"]["p50"])
-    lines = []
-    for label, runs in kept:
-        cells = [label]
-        for key in spec["scores"]:
-            values = [100 * r["scores"][key] for r in runs]
-            spread = f" ({min(values):.1f}-{max(values):.1f}, {len(values)} seeds)" if len(values) > 1 else ""
+def table(spec: dict[str, Any], language: str = "en") -> str:
+    """A Markdown table of one entry of results/tables.yaml: a line for each of `rows`, the mean and range over its runs' seeds.
+
+    `scores` maps a path in a result file (`scores/accuracy`, `splits/test/scores/accuracy`) to the column's name; speed-ups are
+    relative to the first row.
+    """
+    kept = [(row, [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
+    reference = _mean(kept[0][1], "latency_ms/p50")
+    heads = [spec["head"], *spec["scores"].values(), *_HEADS]
+    lines = ["| " + " | ".join(_CHINESE.get(head, head) if language == "zh" else head for head in heads) + " |", "|---" * len(heads) + "|"]
+    for row, runs in kept:
+        cells = [row.get(f"label_{language}", row["label"])]
+        for path in spec["scores"]:
+            values = [100 * float(_at(r, path)) for r in runs]
+            spread = f" ({min(values):.1f} to {max(values):.1f}, {len(values)} seeds)" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")
-        ms = _mean(runs, lambda r: r["latency_ms"]["p50"])
-        cells += [f"{runs[0]['parameters'] / 1e6:.1f} M", f"{runs[0]['bytes'] / 1e6:.0f} MB", f"{ms:.2f}", f"{reference / ms:.1f}x"]
-        cells.append(f"{_mean(runs, lambda r: sum(r['training']['seconds'].values())) / 60:.0f}")
+        ms, minutes = _mean(runs, "latency_ms/p50"), statistics.mean(sum(r["training"]["seconds"].values()) for r in runs) / 60
+        cells += [f"{runs[0]['parameters'] / 1e6:.1f} M", f"{runs[0]['bytes'] / 1e6:.0f} MB", f"{ms:.2f}", f"{reference / ms:.1f}x", f"{minutes:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    heads = [spec["head"], *[f"dev {name}" for name in spec["scores"].values()], "parameters", "on disk", "ms a text", "speed-up", "training, min"]
-    return "\n".join(["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *lines])
+    return "\n".join(lines)
 
 
-def _mean(runs: Sequence[dict[str, Any]], value: Any) -> float:
-    return statistics.mean(value(r) for r in runs)
+def _at(result: Any, path: str) -> Any:
+    for key in path.split("/"):
+        result = result[key]
+    return result
 
 
-def filled(text: str, specs: dict[str, Any]) -> str:
+def _mean(runs: Sequence[dict[str, Any]], path: str) -> float:
+    return statistics.mean(_at(r, path) for r in runs)
+
+
+def filled(text: str, specs: dict[str, Any], language: str = "en") -> str:
     """`text` with what stands between `<!-- table NAME -->` and `<!-- end -->` made anew. Raises UserError for an unknown NAME."""
 
     def replace(match: re.Match[str]) -> str:
         if match[1] not in specs:
             raise UserError(f"results/tables.yaml: no table `{match[1]}`")
-        return f"<!-- table {match[1]} -->\n{table(specs[match[1]])}\n<!-- end -->"
+        return f"<!-- table {match[1]} -->\n{table(specs[match[1]], language)}\n<!-- end -->"
 
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
@@ -102,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in READMES:
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
-        if (new := filled(text, specs)) != text:
+        if (new := filled(text, specs, "zh" if path.stem.endswith("_zh") else "en")) != text:
             write_atomic(path, new)
             print(f"{name}: tables made anew", file=sys.stderr)
 

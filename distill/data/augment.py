@@ -26,11 +26,10 @@ def _mixed(x: np.ndarray) -> np.ndarray:
 
 def uniform(seed: int, stream: int, rows: np.ndarray, copies: np.ndarray, positions: np.ndarray | int = 0) -> np.ndarray:
     """Numbers in [0, 1), float64, one for each (row, copy, position): a function of the arguments and of nothing else."""
-    state = np.uint64(seed % 2**64)
-    with np.errstate(over="ignore"):
-        for part in (np.full(1, stream), rows, copies, np.asarray(positions)):
-            state = _mixed((state ^ part.astype(np.uint64)) + _STEP)
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    state = np.full(1, seed % 2**64, np.uint64)
+    for part in (np.full(1, stream), rows, copies, np.asarray(positions)):
+        state = _mixed((state ^ part.astype(np.uint64)) + _STEP)
+    return np.asarray((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
 class UnitTable:

@@ -210,6 +210,7 @@ class Writer:
     only_seen: bool
     used: set[str] = field(default_factory=set)
     met: bool = False
+    judged: int = 0
 
     def expand(self, template: str, polarity: int) -> str:
         """The text of a template; aspects bound to digits are bound for this template only."""
@@ -232,7 +233,12 @@ class Writer:
         present = self.domain in PRESENT
         match slot:
             case "clause":
-                return self.expand(self.chance.weighted([t for t in CLAUSES if fits(t, polarity)]), polarity)
+                # Nothing is a gem and a disaster in one breath; its parts may differ.
+                apart = self.judged not in (0, polarity)
+                options = [t for t in CLAUSES if fits(t, polarity) and not (apart and "{this}" in t[1])]
+                template = self.chance.weighted(options)
+                self.judged = self.judged or polarity * ("{this}" in template)
+                return self.expand(template, polarity)
             case "aspect" | "topic":
                 return name.rstrip("*~")
             case "be":

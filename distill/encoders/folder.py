@@ -314,7 +314,7 @@ def _read_weights(found: ModelFolder) -> dict[str, np.ndarray]:
             continue
         if torch_names:
             name, array = _from_torch(name, array)
-        state[name] = np.ascontiguousarray(array, dtype=np.float32)
+        state[name] = np.asarray(array, np.float32, order="C")
     return state
 
 

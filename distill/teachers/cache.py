@@ -10,13 +10,14 @@ Segments are added and removed, never changed. What a killed process left behind
 removed once it is old enough to be nobody's.
 """
 
+import contextlib
 import errno
 import hashlib
 import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,16 +211,24 @@ def _write_segment(folder: Path, arrays: dict[str, np.ndarray], rows: int, secon
     stem = f"segment-{uuid.uuid4().hex[:16]}"
     files = {}
     try:
-        for name, array in arrays.items():
-            path = folder / f"{stem}.{name}"
-            with atomic_path(path) as temporary:
-                _save_array(temporary, array)
-                files[name] = {"bytes": temporary.stat().st_size, "sha256": sha256(temporary)}
-        write_json(folder / f"{stem}.json", {"rows": rows, "seconds": seconds, "files": files})
-    except UserError as error:
+        with _helpful_when_full(folder):
+            for name, array in arrays.items():
+                with atomic_path(folder / f"{stem}.{name}") as temporary:
+                    _save_array(temporary, array)
+                    files[name] = {"bytes": temporary.stat().st_size, "sha256": sha256(temporary)}
+            write_json(folder / f"{stem}.json", {"rows": rows, "seconds": seconds, "files": files})
+    except UserError:
         _remove(folder, stem)
-        full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full:
+        raise
+
+
+@contextlib.contextmanager
+def _helpful_when_full(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        reason = error.__cause__
+        if not isinstance(reason, OSError) or reason.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
             f"{folder}: the disk is full; what is cached stays. Free some space, choose another folder by --cache_dir, "
@@ -321,7 +330,7 @@ class Unfinished:
         return (self._rows + 7) // 8
 
     def begin(self, absent: np.ndarray) -> None:
-        with atomic_path(self._path) as temporary:
+        with _helpful_when_full(self._path.parent), atomic_path(self._path) as temporary:
             _save_array(temporary, np.packbits(absent))
 
     def end(self) -> None:

@@ -146,9 +146,11 @@ class Teacher:
         if not is_main():
             for store in stores:
                 store.open()
-        missing = np.array([store.find(requests.keys) < 0 for store in stores])
+        positions = [store.find(requests.keys) for store in stores]
+        missing = np.array(positions) < 0
         absent = missing.any(axis=0)
-        saved = stores[0].seconds(stores[0].find(requests.keys[~absent])) if not absent.all() else 0.0
+        saved = stores[0].seconds(positions[0][~absent])
+        del positions
         unfinished = Unfinished(folder, requests, parsed)
         begun = unfinished.begun()
         begun = absent if begun is None else begun | absent

@@ -86,6 +86,9 @@ class Run:
             raise UserError(f"--output_dir {folder}: {found}; choose another --output_dir or pass --overwrite")
         elif content:
             self._delete_own([])
+        for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while writing it
+            if unfinished.is_file():
+                unfinished.unlink()
         checkpoint.recover_folder(self.best_dir)
         if facts["finished"]:
             self._delete_leftovers()  # `finish` may have been killed before it had done so
@@ -202,7 +205,7 @@ class Run:
         files.write_json(self.output_dir / "run.json", now)
 
     def finish(self, **facts: Any) -> None:
-        """Move the best model's files up into output_dir, mark the run, with `facts`, as finished and delete checkpoints.
+        """Move the best model's files up into output_dir, mark the run finished, with `facts`, drop checkpoints.
 
         The recipe's last act; killed in its midst, it is completed by the same command.
         """

@@ -32,7 +32,7 @@ def test_safetensors_round_trip_of_arrays_and_tensors(tmp_path):
     np.testing.assert_array_equal(back["a"], array)
     np.testing.assert_array_equal(back["turned"], array.T)  # a strided view must not be written in memory order
     np.testing.assert_array_equal(back["paddle"], array)
-    assert back["step"] == 7 and back["step"].dtype == np.int64
+    assert back["step"] == 7 and back["step"].dtype == np.int64 and back["step"].shape == ()
     assert os.listdir(tmp_path) == ["x.safetensors"]
 
 

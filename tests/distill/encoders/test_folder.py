@@ -148,7 +148,8 @@ LEGACY = {
         {
             "vocab_size": len(VOCAB), "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
             "intermediate_size": 64, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-            "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 64, "type_vocab_size": 2, "initializer_range": 0.1, "pad_token_id": 0,
+            "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 64, "type_vocab_size": 2,
+            "initializer_range": 0.1, "pad_token_id": 0,
             "init_class": "BertModel",
         }
     ],

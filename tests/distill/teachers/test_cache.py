@@ -237,7 +237,8 @@ def test_size_limit_is_kept_and_the_rest_is_live(teacher, folder, tmp_path, smal
         np.testing.assert_allclose(got[kind], expected[kind], atol=2e-6)
 
 
-def test_full_disk(teacher, small_batches, monkeypatch):
+@pytest.mark.parametrize("last", [1, 2, 4, 5])
+def test_full_disk(teacher, small_batches, monkeypatch, last):
     encoded = rows(40)
     expected = everything(teacher.outputs(encoded.take(np.arange(20))))
     root, real, calls = Path(teacher.options.cache_dir), cache._save_array, []
@@ -245,7 +246,9 @@ def test_full_disk(teacher, small_batches, monkeypatch):
 
     def full(path, array):
         calls.append(path)
-        if len(calls) == 4:  # the second segment's data
+        if (
+            len(calls) == last
+        ):  # 1: the mark that a filling began; 2, 3: a segment's keys and data; 4, 5: the next one's
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, array)
@@ -255,10 +258,11 @@ def test_full_disk(teacher, small_batches, monkeypatch):
         teacher.outputs(encoded)
     text = str(error.value)
     assert "\n" not in text and str(root) in text and "--cache_dir" in text and "--cache_limit_gb" in text
-    assert len(sorted(root.rglob("*"))) == len(before) + 3  # the one whole segment, nothing of the other
+    whole = {1: 0, 2: 1, 4: 1 + 3, 5: 1 + 3}[last]  # the mark, one segment; nothing of what did not fit
+    assert len(sorted(root.rglob("*"))) == len(before) + whole
     monkeypatch.setattr(cache, "_save_array", real)
     found = teacher.outputs(encoded)
-    assert found.hit_rate > 0.5
+    assert found.hit_rate > 0.5 and found.live == 0
     np.testing.assert_array_equal(everything(found)["logits"][:20], expected["logits"])
 
 

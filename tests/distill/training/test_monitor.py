@@ -53,6 +53,7 @@ def test_a_folder_of_something_else_is_refused_and_overwriting_spares_it(tmp_pat
 def test_what_a_killed_start_left_is_no_obstacle(tmp_path):
     (tmp_path / ".run.yaml.123.tmp").write_text("lear")
     assert not Run(tmp_path, SETTINGS).finished
+    assert sorted(os.listdir(tmp_path)) == ["run.json", "run.yaml"]
 
 
 def test_overwriting_deletes_the_other_runs_content(tmp_path):
