@@ -26,6 +26,13 @@ class _Parser(simple_parsing.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(message.replace("\n", " "))
 
+    def format_help(self) -> str:
+        # simple_parsing keeps a flag's spellings in a set: without this --help differs from call to call.
+        for action in self._actions:
+            name = action.dest.rpartition(".")[2]
+            action.option_strings = sorted(action.option_strings, key=lambda flag: (flag != f"--{name}", flag))
+        return super().format_help()
+
 
 def parse(cls: type[Args], argv: Sequence[str] | None = None, description: str = "") -> Args:
     """The options `cls` filled from its defaults, then `--config FILE.yaml`, then the flags, each overriding the former.

@@ -40,20 +40,21 @@ def main(argv: Sequence[str] | None = None) -> Path:
         rows["train"] = rows["train"].concat(read_unlabelled(args.unlabelled_file, task.pair))
 
     teacher = Teacher(args.teacher_path, task, args.max_seq_length, args)                          # 3. teacher
+    data.check_model_name(args, teacher.wordpiece)
     teacher.check(rows[task.dev_splits[0]])
     reader = data.make_reader(args, task, rows["train"], None if data.reads_words(args, task) else teacher.wordpiece)
     dev = {split: (reader.texts(rows[split].text_a, rows[split].text_b), rows[split].labels) for split in task.dev_splits}
+    train = data.features(rows["train"], reader, teacher.wordpiece, args)
+    embeddings = data.initial_embeddings(args, reader, teacher.wordpiece, teacher.folder)
     folder = Path(args.output_dir or naming.student_dir("distilled_lstm", task.name, data.run_name(args, "bert-distilled_lstm", args.alpha)))
     this_run = Run(folder, settings(args) | {"teacher": teacher.digest}, args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
         return folder
-    train = data.features(rows["train"], reader, teacher.wordpiece, args)
     with this_run.timer("teacher"):
         taught = teacher.outputs(train.teacher)
 
-    embeddings = data.initial_embeddings(args, reader, teacher.wordpiece, teacher.folder)           # 4. student
-    student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)
+    student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)   # 4. student
 
     def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:                                     # 5. losses
         logits, named = student.logits(batch), {}

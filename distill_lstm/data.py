@@ -17,7 +17,7 @@ from distill.data.words import WordVocab, parts_of_speech, segment
 from distill.encoders.folder import word_embeddings
 from distill.errors import UserError
 from distill.runtime import log
-from distill_lstm.args import StudentArgs
+from distill_lstm.args import DistillArgs, StudentArgs
 from models.bilstm import BiLSTM, BiLSTMConfig, Reader, Texts, predict
 
 
@@ -43,6 +43,12 @@ def reads_words(args: StudentArgs, task: Task) -> bool:
     if args.vocab_path and not words:
         raise UserError("--vocab_path is the list of a student's words; add --tokens words")
     return words
+
+
+def check_model_name(args: DistillArgs, teacher: WordPiece) -> None:
+    """Refuse a --model_name that is a folder with other wordpieces than the teacher's, which are what the student reads."""
+    if args.model_name and Path(args.model_name).is_dir() and WordPiece.from_folder(args.model_name).digest() != teacher.digest():
+        raise UserError(f"--model_name {args.model_name}: its wordpieces are not those of the teacher, {teacher.vocab_file}; leave the flag out")
 
 
 def make_reader(args: StudentArgs, task: Task, train: Rows, wordpiece: WordPiece | None) -> Reader:

@@ -38,15 +38,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
     wordpiece = WordPiece.from_folder(found.folder) if found else None
     reader = data.make_reader(args, task, rows["train"], None if words else wordpiece)
     dev = {split: (reader.texts(rows[split].text_a, rows[split].text_b), rows[split].labels) for split in task.dev_splits}
+    train = data.features(rows["train"], reader, None, args)
+    embeddings = data.initial_embeddings(args, reader, wordpiece, args.model_name)
     folder = Path(args.output_dir or naming.student_dir("bilstm_alone", task.name, data.run_name(args, "bilstm")))
     this_run = Run(folder, settings(args), args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
         return folder
-    train = data.features(rows["train"], reader, None, args)
 
-    embeddings = data.initial_embeddings(args, reader, wordpiece, args.model_name)                 # 3. no teacher; 4. student
-    student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)
+    student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)   # 3. no teacher; 4. student
 
     def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:                                     # 5. losses
         return {"label": (label_mse if task.regression else hard_cross_entropy)(student.logits(batch), batch["labels"])}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distill import naming, runtime
 from distill.cli import cosmetic, parse, run, settings
+from distill.errors import UserError
 from glue.args import GlueArgs
 
 
@@ -38,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     def encode(rows: Rows) -> Encoded:
         return wordpiece.encode(rows.text_a, rows.text_b, args.max_seq_length)
 
+    folder, weights = Path(args.output_dir or found.folder), found.weights
+    if not args.do_train and (folder / "run.yaml").exists() and folder.resolve() != found.folder.resolve():
+        raise UserError(f"--output_dir {folder}: holds a run, whose results would be lost; choose another --output_dir")
     dev_rows = {split: load_rows(args, task, split) for split in task.dev_splits}
+    test_rows = {split: load_rows(args, task, split) for split in task.test_splits if args.do_predict}
     dev = {split: (encode(rows), rows.labels) for split, rows in dev_rows.items()}
     model = load_bert(args.model_name_or_path, task.num_outputs, task.labels, args.seed,           # 3., 4. the model to be a teacher
                       head="auto" if args.do_train else "stored")  # fmt: skip
@@ -53,15 +58,24 @@ def main(argv: Sequence[str] | None = None) -> Path:
     def dev_scores() -> dict[str, float]:
         return evaluate_splits(logits_of, dev, task)
 
-    folder, weights = Path(args.output_dir or found.folder), found.weights
+    def write_predictions() -> None:
+        for split, rows in test_rows.items():
+            with evaluating(model):
+                logits = logits_of(encode(rows))
+            answers = logits[:, 0] if task.regression else logits.argmax(axis=1)
+            runtime.log(f"written: {write_submission(task, split, answers, folder / submission_name(task, split))}")
+
     if args.do_train:                                                                              # 6. fit
         name = naming.run_id(task.name, epochs=args.num_train_epochs, learning_rate=args.learning_rate, weight_decay=args.weight_decay)
         folder = Path(args.output_dir or naming.teacher_dir(task.name, name))
+        train = load_rows(args, task, "train")
         this_run = Run(folder, settings(args), args.overwrite, cosmetic(args))
         if this_run.finished:
             runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
+            if test_rows and runtime.is_main():
+                model = load_bert(folder, task.num_outputs, head="stored")
+                write_predictions()
             return folder
-        train = load_rows(args, task, "train")
         ids, labels = encode(train), train.labels
         plan = BucketBatches(ids.lengths, args.batch_size, args.seed, rank=runtime.rank(), world_size=runtime.world_size())
         batches = Batches(plan, lambda chosen: ids.pad(chosen, wordpiece.pad_id) | {"labels": labels[chosen]})
@@ -72,18 +86,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         first = dev_rows[task.dev_splits[0]]
         report(folder / "results_eval.json", dev_scores, lambda chosen: logits_of(encode(first.take(chosen))),
                task, model, weights, len(first), args.eval_batch_size, args.seed)  # fmt: skip
-
-    if args.do_predict and runtime.is_main():
-        for split in task.test_splits:
-            with evaluating(model):
-                logits = logits_of(encode(load_rows(args, task, split)))
-            answers = logits[:, 0] if task.regression else logits.argmax(axis=1)
-            runtime.log(f"written: {write_submission(task, split, answers, folder / submission_name(task, split))}")
+        write_predictions()
 
     if args.do_train:                                                                              # 8. save
-        this_run.finish(task=task.name, train_rows=len(ids), real_token_share=round(plan.real_share(0), 4))
         if runtime.is_main():
-            save_pdparams_beside(folder)
+            save_pdparams_beside(this_run.best_dir)
+        this_run.finish(task=task.name, train_rows=len(ids), real_token_share=round(plan.real_share(0), 4))
     return folder
 
 

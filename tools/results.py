@@ -21,9 +21,8 @@ from distill.naming import ROOT
 
 RESULTS = ROOT / "results"
 READMES = ("README.md", "README_zh.md", "glue/README.md", "distill_lstm/README.md")
-_HEADS = ("parameters", "on disk", "ms a text", "speed-up", "training, min")
 _CHINESE = {
-    "model": "模型", "parameters": "参数量", "on disk": "磁盘占用", "ms a text": "每条毫秒", "speed-up": "加速", "training, min": "训练分钟",
+    "model": "模型", "parameters": "参数量", "on disk": "磁盘占用", "ms a text": "每条毫秒", "speed-up": "加速",
     "dev accuracy": "dev 准确率", "test accuracy": "test 准确率", "dev, not in train": "dev 去重", "test, not in train": "test 去重",
 }  # fmt: skip
 _SCORES = ("accuracy", "f_1", "MCC", "precision", "recall", "pearson", "spearman", "pearson_spearman")
@@ -31,9 +30,10 @@ _SCORES = ("accuracy", "f_1", "MCC", "precision", "recall", "pearson", "spearman
 
 def keep(folder: Path, name: str) -> dict[str, Any]:
     """Write results/`name`.json from a finished run's run.json and results_eval.json; returns its content."""
-    facts, scores = read_json(folder / "run.json"), read_json(folder / "results_eval.json")
+    facts = read_json(folder / "run.json")
     if not facts.get("finished"):
         raise UserError(f"{folder}: the run is not finished; run its command again, it continues")
+    scores = read_json(folder / "results_eval.json")
     result = {
         "command": facts["command"],
         "task": facts["task"],
@@ -43,8 +43,7 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
         "seed": facts["seed"],
         "parameters": scores["parameters"],
         "bytes": scores["bytes"],
-        "latency_ms": scores["latency_ms"],
-        "samples_per_second": scores["samples_per_second"],
+        "folder": folder.as_posix(),
         "training": {
             key: facts[key]
             for key in ("train_rows", "rows", "steps", "seconds", "samples_per_second", "resumed", "peak_memory_bytes", "real_token_share")
@@ -62,21 +61,28 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
 def table(spec: dict[str, Any], language: str = "en") -> str:
     """A Markdown table of one entry of results/tables.yaml: a line for each of `rows`, the mean and range over its runs' seeds.
 
-    `scores` maps a path in a result file (`scores/accuracy`, `splits/test/scores/accuracy`) to the column's name; speed-ups are
-    relative to the first row.
+    `scores` maps a path in a result file (`scores/accuracy`, `splits/test/scores/accuracy`) to the column's name. `latency` names
+    the result of tools/latency.py in which all of the table's models were timed together (in each row its first run's); speed-ups are
+    relative to the first row. Without `latency` these columns are left out.
     """
     kept = [(row, [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
-    reference = _mean(kept[0][1], "latency_ms/p50")
-    heads = [spec["head"], *spec["scores"].values(), *_HEADS]
-    lines = ["| " + " | ".join(_CHINESE.get(head, head) if language == "zh" else head for head in heads) + " |", "|---" * len(heads) + "|"]
-    for row, runs in kept:
+    heads = [spec["head"], *spec["scores"].values(), "parameters", "on disk"]
+    times: list[float] = []
+    if "latency" in spec:
+        timed = read_json(RESULTS / f"latency_{spec['latency']}.json")["models"]
+        times = [timed[runs[0]["folder"]]["latency_ms"]["p50"] for _, runs in kept]
+        heads += ["ms a text", "speed-up"]
+    shown = [_CHINESE.get(head, head) if language == "zh" else head for head in heads]
+    lines = ["| " + " | ".join(shown) + " |", "|---" * len(heads) + "|"]
+    for number, (row, runs) in enumerate(kept):
         cells = [row.get(f"label_{language}", row["label"])]
         for path in spec["scores"]:
             values = [100 * float(_at(r, path)) for r in runs]
             spread = f" ({min(values):.1f} to {max(values):.1f}, {len(values)} seeds)" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")
-        ms, minutes = _mean(runs, "latency_ms/p50"), statistics.mean(sum(r["training"]["seconds"].values()) for r in runs) / 60
-        cells += [f"{runs[0]['parameters'] / 1e6:.1f} M", f"{runs[0]['bytes'] / 1e6:.0f} MB", f"{ms:.2f}", f"{reference / ms:.1f}x", f"{minutes:.0f}"]
+        cells += [f"{runs[0]['parameters'] / 1e6:.1f} M", f"{runs[0]['bytes'] / 1e6:.0f} MB"]
+        if times:
+            cells += [f"{times[number]:.2f}", f"{times[0] / times[number]:.1f}x"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -85,10 +91,6 @@ def _at(result: Any, path: str) -> Any:
     for key in path.split("/"):
         result = result[key]
     return result
-
-
-def _mean(runs: Sequence[dict[str, Any]], path: str) -> float:
-    return statistics.mean(_at(r, path) for r in runs)
 
 
 def filled(text: str, specs: dict[str, Any], language: str = "en") -> str:

@@ -1,10 +1,10 @@
 """An English review corpus that the project makes itself, so that the demo needs no download. Generated, not collected.
 
-A small grammar composes reviews of films, books, restaurants, hotels and products; each template knows what it does to the
-polarity of what it contains (negation, contrast, condition, mockery ...), so the label of a sentence is known by construction.
+A small grammar composes reviews of films, books, restaurants, hotels and products. Each template knows what it does to
+the polarity of what it contains (negation, contrast, condition, mockery ...), so the label is known by construction.
 
-The job is made hard on purpose in one way: the few labelled rows use fewer than half of the sentiment words (`seen`), the
-other splits use all. A model trained on the labelled rows alone has never met most of what decides a dev sentence; a
+The job is made hard on purpose in one way: the few labelled rows use about three fifths of the sentiment words (`seen`), the
+other splits use all. A model trained on the labelled rows alone has never met much of what decides a dev sentence; a
 pretrained encoder has, and can teach it on the unlabelled pool.
 """
 
@@ -18,17 +18,17 @@ from pathlib import Path
 from distill.data import demo_lexicon as lexicon
 from distill.files import write_atomic
 
-SIZES = {"train": 400, "dev": 800, "test": 800, "unlabelled": 5000}
+SIZES = {"train": 600, "dev": 800, "test": 800, "unlabelled": 5000}
 """Rows of each split."""
 
-SEEN_PERCENT = 50
+SEEN_PERCENT = 60
 """About this share of the sentiment words may occur in the labelled rows."""
 
 Template = tuple[float, str] | tuple[float, str, int]
 """(weight, text) for both labels, or (weight, text, label +1 or -1).
 
-In the text `{slot=}` is filled with the sentence's own polarity and `{slot!}` with the opposite one; a digit ties the parts
-of one aspect together. "a" becomes "an" where it must."""
+In the text `{slot=}` is filled with the sentence's own polarity and `{slot!}` with the opposite one; a digit ties the
+parts of one aspect together. "a" becomes "an" where it must."""
 
 CLAUSES: tuple[Template, ...] = (
     (9, "the {aspect1} {be1} {very adj1=}"),
@@ -148,20 +148,21 @@ FRAMES: tuple[Template, ...] = (
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "opener": lexicon.entries(
-        """to be honest; in my opinion; to my mind; I have to admit that; if you ask me; in short; I must say that;
-        it seems to me that; I suppose that; let us be fair:; all things considered; as far as I can tell; no doubt about it:;
-        make no mistake:; on the whole; once again""".replace(";", ",")
+        """to be honest, in my opinion, to my mind, I have to admit that, if you ask me, in short, I must say that,
+        it seems to me that, I suppose that, let us be fair:, all things considered, as far as I can tell,
+        no doubt about it:, make no mistake:, on the whole, once again"""
     ),
     "still": lexicon.entries("even so, still, nevertheless, all the same, in the end, that said, then again"),
     "although": lexicon.entries("although, though, even though, while"),
     "even though": lexicon.entries("even if, even though, although, though"),
     "lately": lexicon.entries("this year, for years, for a long time, so far, for ages, lately"),
     "me": lexicon.entries("me, us, anyone, my wife, my husband, our children, my mother, either of us"),
-    "rival": lexicon.entries("last time, anywhere else, everything else around, all I can remember, ever, I had been told"),
+    "rival": lexicon.entries("last time, anywhere else, all else that I tried, I remembered, ever, I had been told"),
 }
 
 DEGREES = lexicon.entries(
-    "really, truly, quite, remarkably, surprisingly, thoroughly, consistently, genuinely, undeniably, rather, so, very, unusually"
+    """really, truly, quite, remarkably, surprisingly, thoroughly, consistently, genuinely, undeniably, rather, so,
+    very, unusually"""
 )
 DIMINISHERS = lexicon.entries("a bit, slightly, somewhat, a little, fairly")
 EMPHASES = lexicon.entries("absolutely, simply, truly, utterly, just")

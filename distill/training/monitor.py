@@ -59,6 +59,7 @@ class Run:
         self.settings: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(settings), sort_keys=False)) or {}
         self._timers: list[list[Any]] = []
         self._writer: Any = None
+        self._asked = 0.0  # seconds of the teacher that `count` has seen
         # The other ranks look at the folder through rank 0's eyes only: it may be changing it right now.
         self._facts: dict[str, Any] = from_main(lambda: self._open(overwrite, cosmetic))
         self.finished: bool = self._facts["finished"]
@@ -131,6 +132,7 @@ class Run:
 
         metric: the dev score that VisualDL shows beside the hyper-parameters.
         """
+        self._asked = self._facts["seconds"]["teacher"]
         if not runtime.is_main():
             return
         from visualdl import LogWriter  # here, because it imports paddle
@@ -187,10 +189,16 @@ class Run:
                 timer[1] = now
 
     def count(self, epoch: int, rows: int, seconds: float) -> None:
-        """Note `rows`, of all ranks, trained on in `seconds` of data and student; `epoch` counts from 1."""
-        total = self._facts["epochs"].setdefault(str(epoch), {"rows": 0, "seconds": 0.0})
+        """Note `rows`, of all ranks, trained on in `seconds` of data, teacher and student; `epoch` counts from 1.
+
+        The teacher's part is what its timer has gained since the last call, or since `begin`.
+        """
+        total = self._facts["epochs"].setdefault(str(epoch), {"rows": 0, "seconds": 0.0, "teacher_seconds": 0.0})
         total["rows"] += rows
         total["seconds"] += seconds
+        asked = self._facts["seconds"]["teacher"]
+        total["teacher_seconds"] += asked - self._asked
+        self._asked = asked
 
     def write_facts(self, **facts: Any) -> None:
         """Write run.json as things stand; `facts` (e.g. steps=, rows=) are set first."""

@@ -1,9 +1,13 @@
-"""Fill a teacher's cache: FOLDER CACHE ROWS OUTPUTS [SECONDS A BATCH]. Alone or as one of several ranks.
+"""Fill a teacher's cache: FOLDER CACHE ROWS OUTPUTS [SECONDS]. Alone or as one of several ranks.
 
-Every batch becomes a segment, so that a kill or a second rank meets many of them.
+Every batch becomes a segment, so that a kill or a second rank meets many of them. With SECONDS the process kills itself
+that long after the first one; a slow machine can then neither miss the filling nor see it end first.
 """
 
+import os
+import signal
 import sys
+import threading
 import time
 
 from distill.runtime import before_paddle, rank, start
@@ -25,20 +29,22 @@ def rows(n: int, seed: int = 0) -> Encoded:
     return Encoded.from_rows(distinct + distinct[: n // 10])
 
 
-def main(folder: str, cache_dir: str, n: str, outputs: str, pause: str = "0") -> None:
+def main(folder: str, cache_dir: str, n: str, outputs: str, kill_after: str = "") -> None:
     start("cpu")
     cache.SEGMENT_SECONDS, cache.BATCH_TOKENS = 0.0, 64
     teacher = Teacher(folder, None, 64, TeacherOptions(cache_dir=cache_dir))
     forward = teacher._forward
 
     def slow(*args):
-        time.sleep(float(pause))
+        if len(calls) == 1 and kill_after:
+            threading.Timer(float(kill_after), os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if kill_after:
+            time.sleep(0.1)
         calls.append(0)
         return forward(*args)
 
     calls: list[int] = []
     teacher._forward = slow
-    print("filling", flush=True)
     found = teacher.outputs(rows(int(n)), outputs.split("+"))
     print(f"rank {rank()}: {len(calls)} batches, {found.live} rows not cached", flush=True)
 

@@ -17,6 +17,7 @@ from distill.data.wordpiece import Encoded
 from distill.errors import UserError
 from distill.options import TeacherOptions
 from distill.teachers import cache
+from distill.teachers import teacher as teacher_module
 from distill.teachers.cache import Output, Requests, Store, Writer, folder_bytes
 from distill.teachers.teacher import Teacher
 from tests.distill.teachers.fill import rows
@@ -279,17 +280,9 @@ def test_killed_filling_continues_bit_identical(folder, teacher, tmp_path, small
     outputs = ("logits", "hidden:2")
     unbroken = Teacher(folder, None, 64, TeacherOptions(cache_dir=str(tmp_path / "unbroken")))
     expected = everything(unbroken.outputs(rows(80), outputs))
-    process = run(folder, teacher.options.cache_dir, 80, "+".join(outputs), 0.1)
-    for line in process.stdout:
-        if line.startswith("filling"):
-            break
-    while not list(Path(teacher.options.cache_dir).rglob("*.json")):
-        time.sleep(0.01)
-    time.sleep(random.Random(seed).uniform(0.0, 0.5))
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert process.returncode == -signal.SIGKILL
+    process = run(folder, teacher.options.cache_dir, 80, "+".join(outputs), random.Random(seed).uniform(0.0, 0.6))
+    said = process.communicate(timeout=600)[0]
+    assert process.returncode == -signal.SIGKILL, said
     found = teacher.outputs(rows(80), outputs)
     assert 0.0 < found.hit_rate < 1.0  # what was finished stayed
     same(everything(found), expected)
@@ -297,34 +290,33 @@ def test_killed_filling_continues_bit_identical(folder, teacher, tmp_path, small
 
 
 def test_interrupted_filling_beside_another_request(folder, tmp_path, small_batches, monkeypatch):
-    """Only what is missing is computed, in the same batches whether or not the filling was interrupted."""
+    """Only what is missing is computed, in equal batches whether or not the filling was interrupted, even with gaps"""
     encoded = rows(80)
     part = encoded.take(np.arange(0, 70, 2))
     values, computed = [], []
-    for name, interrupted in (("straight", False), ("broken", True)):
+    for name in ("straight", "broken"):
         teacher = Teacher(folder, None, 64, TeacherOptions(cache_dir=str(tmp_path / name)))
         teacher.outputs(part)
-        forward, calls = teacher._forward, []
+        forward, batches = teacher._forward, []
 
-        def counted(batch, outputs, forward=forward, calls=calls):
-            calls.append(len(batch["lengths"]))
+        def recorded(batch, outputs, forward=forward, batches=batches):
+            batches.append(batch["input_ids"].tobytes())
             return forward(batch, outputs)
 
-        def breaking(batch, outputs, forward=forward, calls=calls):
-            if len(calls) == 5:
-                raise KeyboardInterrupt
-            return counted(batch, outputs, forward, calls)
-
-        if interrupted:
-            teacher._forward = breaking
-            with pytest.raises(KeyboardInterrupt):
-                teacher.outputs(encoded)
-            assert len(list((tmp_path / name).rglob("unfinished*"))) == 1
-        teacher._forward = counted
+        teacher._forward = recorded
+        if name == "broken":  # as if the other of two ranks had been killed: every second batch is there
+            with monkeypatch.context() as patch:
+                patch.setattr(teacher_module, "world_size", lambda: 2)
+                answers = iter([None, None])
+                patch.setattr(teacher_module, "_barrier", lambda: next(answers))  # noqa: B023
+                with pytest.raises(StopIteration):
+                    teacher.outputs(encoded)
+            assert len(list((tmp_path / name).rglob("unfinished*"))) == 1 and len(batches) > 2
         values.append(everything(teacher.outputs(encoded)))
-        computed.append(sum(calls))
+        computed.append(batches)
+        assert not list((tmp_path / name).rglob("unfinished*"))
     same(*values)
-    assert computed == [72 - 35, 72 - 35]
+    assert sorted(computed[0]) == sorted(computed[1]) and len(set(computed[0])) == len(computed[0])
 
 
 def test_two_ranks_share_the_filling(folder, teacher, tmp_path, small_batches):
@@ -332,11 +324,13 @@ def test_two_ranks_share_the_filling(folder, teacher, tmp_path, small_batches):
     logs = tmp_path / "logs"
     launch = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(logs))
     process = run(folder, teacher.options.cache_dir, 80, "+".join(outputs), launch=launch)
-    said = process.communicate(timeout=180)[0]
+    said = process.communicate(timeout=600)[0]
     text = "".join(path.read_text() for path in sorted(logs.glob("workerlog.*")))
     assert process.returncode == 0, said + text
     batches = [int(n) for n in re.findall(r"rank \d: (\d+) batches, 0 rows not cached", text)]
-    assert len(batches) == 2 and abs(batches[0] - batches[1]) <= 1 and min(batches) > 3
+    requests = Requests.of(rows(80).keys(), rows(80).lengths)
+    assert len(batches) == 2 and abs(batches[0] - batches[1]) <= 1
+    assert sum(batches) == len(requests.batches(np.ones(len(requests.keys), bool)))  # each was computed once
     unbroken = Teacher(folder, None, 64, TeacherOptions(cache_dir=str(tmp_path / "one")))
     expected = everything(unbroken.outputs(rows(80), outputs))
     found = teacher.outputs(rows(80), outputs)

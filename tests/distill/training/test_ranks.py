@@ -29,7 +29,7 @@ COMMON = [
 def run(folder, *flags, ranks=1):
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(folder.parent / "logs")]
     command = [sys.executable, *(launch if ranks > 1 else []), SCRIPT, str(folder), *COMMON, *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder.parent)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder.parent)
 
 
 @pytest.fixture(scope="module")

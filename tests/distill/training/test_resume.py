@@ -21,12 +21,12 @@ def start(folder, *flags):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
 
 
-def wait_for(process, condition, seconds=60):
+def wait_for(process, condition, seconds=300):
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None and time.monotonic() < until, process.communicate()
@@ -47,7 +47,7 @@ def uninterrupted(tmp_path_factory):
 def test_killed_at_random_moments(tmp_path, uninterrupted):
     """Each restart makes other layers first, so names of parameters differ; save_steps=1 writes all the time."""
     folder = tmp_path / "run"
-    flags = ["--save_steps", "1", "--pause", "0.02"]
+    flags = ["--save_steps", "1", "--pause", "0.05"]
 
     def writing():  # a checkpoint or the best model is half written
         unfinished = [*(folder / "checkpoints").glob(".step-*.tmp"), *folder.glob(".best.tmp")]
@@ -65,7 +65,7 @@ def test_killed_at_random_moments(tmp_path, uninterrupted):
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    printed = finish(start(folder, *flags, "--other_layers_first", "9"))
+    printed = finish(start(folder, "--save_steps", "1", "--other_layers_first", "9"))
     assert (printed, (folder / "metrics.jsonl").read_bytes()) == uninterrupted
     facts = json.loads((folder / "run.json").read_text())
     assert facts["finished"] and facts["resumed"] == 5 and facts["steps"] == 56 and facts["rows"] == 8 * 50
@@ -76,16 +76,10 @@ def test_killed_at_random_moments(tmp_path, uninterrupted):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_stop_it_saves_first(tmp_path, uninterrupted, number, status):
     folder = tmp_path / "run"
-    metrics = folder / "metrics.jsonl"
-    process = start(folder, "--pause", "0.1")
-    # The first line comes after step 3 of the epoch's 7, the first checkpoint would come after the last of them.
-    wait_for(process, lambda: metrics.exists() and metrics.stat().st_size > 0)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    process = start(folder, "--signal", str(int(number)), "--signal_at", "4")  # in the fifth step of the epoch's 7
+    out, err = process.communicate(timeout=300)
     assert process.returncode == status and "Traceback" not in err
-    step = newest_step(folder)
-    assert 3 <= step < 7
-    assert out.splitlines()[-1] == f"stopped at step {step} of 56, everything is saved; the same command continues"
-    process = start(folder)
-    printed, after = finish(process), metrics.read_bytes()
-    assert (printed, after) == uninterrupted
+    assert newest_step(folder) == 5
+    assert out.splitlines()[-1] == "stopped at step 5 of 56, everything is saved; the same command continues"
+    printed = finish(start(folder))
+    assert (printed, (folder / "metrics.jsonl").read_bytes()) == uninterrupted

@@ -7,8 +7,10 @@ Prints one JSON line, {"sha256": of the last weights, "best": of the best, "resu
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -64,7 +66,7 @@ class StridedPlan:
         return [order[at : at + self.batch][self.rank :: self.world] for at in range(0, self.rows, self.batch)]
 
 
-def train(output_dir, options, *, rows=50, batch=8, dropout=0.3, pause=0.0, before=None):
+def train(output_dir, options, *, rows=50, batch=8, dropout=0.3, pause=0.0, before=None, on_load=None):
     """Run `fit` on the tiny model; returns (model, result, run)."""
     import numpy as np
     import paddle
@@ -81,6 +83,8 @@ def train(output_dir, options, *, rows=50, batch=8, dropout=0.3, pause=0.0, befo
 
     def load(indices):
         time.sleep(pause)
+        if on_load:
+            on_load()
         noise = np.random.normal(0, 0.01, (len(indices), CLASSES)).astype(np.float32)  # noqa: NPY002  as in augmentation
         return {"ids": ids[indices], "labels": labels[indices], "noise": noise if dropout else noise * 0}
 
@@ -111,6 +115,8 @@ def main():
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--other_layers_first", type=int, default=0)
+    parser.add_argument("--signal", type=int, help="sent to itself when it loads the batch of step --signal_at")
+    parser.add_argument("--signal_at", type=int)
     own, flags = parser.parse_known_args()
     options = cli.parse(TrainOptions, flags)
     runtime.start("cpu")
@@ -121,8 +127,20 @@ def main():
     for _ in range(own.other_layers_first):  # moves paddle's global counters of names
         paddle.nn.Linear(2, 2)
         paddle.nn.Embedding(2, 2)
+    loads = itertools.count()
+
+    def on_load():
+        if next(loads) == own.signal_at:
+            signal.raise_signal(own.signal)
+
     model, result, run = train(
-        own.output_dir, options, rows=own.rows, batch=own.world_batch, dropout=own.dropout, pause=own.pause
+        own.output_dir,
+        options,
+        rows=own.rows,
+        batch=own.world_batch,
+        dropout=own.dropout,
+        pause=own.pause,
+        on_load=on_load,
     )
     if runtime.is_main():
         last = own.output_dir / "last.safetensors"

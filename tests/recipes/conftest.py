@@ -1,0 +1,60 @@
+"""Tiny data, a tiny encoder and tiny teachers that beat chance, made once for all recipe tests."""
+
+import shutil
+
+import pytest
+
+from tests.recipes import runs
+from tests.tiny import make_bert_folder, make_glue_data
+
+
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch):
+    runs.no_clock(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.fixture(scope="session")
+def data_dir(home):
+    """SST-2, MRPC and STS-B in GLUE's layout: 96 rows to train, 48 dev, 48 test."""
+    for task in ("SST-2", "MRPC", "STS-B"):
+        make_glue_data(home / "data", task, rows=96)
+    return home / "data"
+
+
+@pytest.fixture(scope="session")
+def encoder(home):
+    """A BERT without a head."""
+    from distill.data.wordpiece import WordPiece
+    from distill.encoders.folder import load_bert, save_bert
+
+    whole = make_bert_folder(home / "whole", layers=2)
+    save_bert(load_bert(whole), home / "encoder", WordPiece.from_folder(whole))
+    return home / "encoder"
+
+
+@pytest.fixture(scope="session")
+def teachers(home, data_dir, encoder):
+    """teachers(task): the folder of a finished run of run_glue.py. Nobody writes into it: see `teacher`."""
+    made = {}
+
+    def of(task):
+        if task not in made:
+            from glue import run_glue
+
+            with pytest.MonkeyPatch.context() as patch:
+                runs.no_clock(patch)
+                made[task] = run_glue.main(runs.glue(data_dir, encoder, home / "teachers" / task, task))
+        return made[task]
+
+    return of
+
+
+@pytest.fixture
+def teacher(teachers, tmp_path):
+    """A copy of the SST-2 teacher, to be spoilt."""
+    return shutil.copytree(teachers("SST-2"), tmp_path / "teacher")
