@@ -70,12 +70,19 @@ class TrainOptions:
     scheduler: str = option("linear", "learning rate after warm-up: falls to 0, or stays", choices=("linear", "constant"))
     max_grad_norm: float = option(1.0, "clip gradients to this global norm; 0: off", low=0)
     gradient_accumulation_steps: int = option(1, "batches whose gradients are joined in one step", low=1)
-    logging_steps: int = option(50, "steps between log points", alias="log_freq", low=1)
-    save_steps: int = option(500, "steps between checkpoints for resuming; 0: at epoch ends only", low=0)
+    logging_steps: int = option(50, "steps between log points", alias="log_freq", low=1, cosmetic=True)
+    save_steps: int = option(500, "steps between checkpoints for resuming; 0: at epoch ends only", low=0, cosmetic=True)
     eval_steps: int = option(0, "steps between dev evaluations; 0: after each epoch", low=0)
     early_stopping_patience: int = option(0, "stop after this many evaluations without a better dev score; 0: off", low=0)
     amp: str = option("none", "mixed precision on GPU", choices=("none", "bf16", "fp16"))
     seed: int = option(42, "seed of initialisation, order and dropout", low=0)
+
+    def __post_init__(self) -> None:
+        super_init = getattr(super(), "__post_init__", None)  # of the other shared options, in a class that has both
+        if super_init is not None:
+            super_init()
+        if self.weight_decay and self.optimizer != "adamw":
+            raise UserError(f"--weight_decay {self.weight_decay}: acts with --optimizer adamw only; set it to 0")
 
 
 @dataclass

@@ -96,10 +96,10 @@ def _keep_large_tensors() -> str:
     return "mallopt" if all(done) else "as installed"
 
 
-def start(device: str = "auto") -> str:
+def start(device: str = "auto", amp: str = "none") -> str:
     """Import paddle, choose the device (`auto`, `cpu` or `gpu`) and join the other ranks if there are any. Returns `cpu` or `gpu`.
 
-    Raises UserError when a GPU is asked for and there is none; it names the wheel to install.
+    Raises UserError when a GPU is asked for and there is none, naming the wheel to install, and for mixed precision on a CPU.
     """
     before_paddle()
     import logging
@@ -116,6 +116,8 @@ def start(device: str = "auto") -> str:
         why = "no GPU is visible" if paddle.device.is_compiled_with_cuda() else "this paddle is built for CPUs only"
         raise UserError(f"--device gpu: {why}; {GPU_WHEEL}; or run with --device cpu")
     chosen = "gpu" if gpus and device != "cpu" else "cpu"
+    if amp != "none" and chosen == "cpu":
+        raise UserError(f"--amp {amp}: mixed precision needs a GPU; leave it out on a CPU")
     paddle.set_device(chosen)
     if world_size() > 1:
         paddle.distributed.init_parallel_env()

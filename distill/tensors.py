@@ -25,7 +25,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any]) -> None:
     arrays = {name: np.asarray(_array(tensor), order="C") for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         # "np" is the one format mark that PaddleNLP's own loader accepts.
-        safetensors.numpy.save_file(arrays, temporary, metadata={"format": "np"})
+        # Written by us, because save_file hides a full disk in an error of its own.
+        temporary.write_bytes(safetensors.numpy.save(arrays, metadata={"format": "np"}))
 
 
 def load_tensors(path: str | Path) -> dict[str, np.ndarray]:

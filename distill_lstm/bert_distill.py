@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     args = parse(DistillArgs, argv, __doc__)                                                       # 1. flags
     if not args.teacher_path:
         raise UserError("--teacher_path is needed: the folder of a fine-tuned BERT (glue/run_glue.py makes one)")
-    runtime.start(args.device)
+    runtime.start(args.device, args.amp)
     from paddle import Tensor
 
     from distill.data.batching import BucketBatches
@@ -56,16 +56,20 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)   # 4. student
 
+    labelled_share = float(train.labelled.mean())
+
     def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:                                     # 5. losses
         logits, named = student.logits(batch), {}
         if args.alpha > 0:
             named["teacher"] = args.alpha * logit_mse(logits, batch["logits"])
         if args.alpha < 1:
-            named["label"] = (1 - args.alpha) * (label_mse if task.regression else hard_cross_entropy)(logits, batch["labels"])
+            # By its batch's labelled rows, as a mean over all rows would be: then the batches of several devices add up to one.
+            share = batch["labelled"].mean() / labelled_share
+            named["label"] = (1 - args.alpha) * share * (label_mse if task.regression else hard_cross_entropy)(logits, batch["labels"])
         return named
 
     def load(chosen):
-        batch = train.student.batch(chosen) | {"labels": train.labels[chosen]}
+        batch = train.student.batch(chosen) | {"labels": train.labels[chosen], "labelled": train.labelled[chosen]}
         with this_run.timer("teacher"):
             return batch | taught.batch(chosen)
 

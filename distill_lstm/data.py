@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,12 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.student)
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        """1 where a row has a label, else 0: float32 [n]."""
+        has = ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        return has.astype(np.float32)
 
 
 def reads_words(args: StudentArgs, task: Task) -> bool:

@@ -17,7 +17,7 @@ from distill_lstm.args import StudentArgs
 def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the student's folder."""
     args = parse(StudentArgs, argv, __doc__)                                                       # 1. flags
-    runtime.start(args.device)
+    runtime.start(args.device, args.amp)
     from paddle import Tensor
 
     from distill.data.batching import BucketBatches

@@ -17,7 +17,7 @@ from glue.args import GlueArgs
 def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the folder of the fine-tuned model."""
     args = parse(GlueArgs, argv, __doc__)                                                          # 1. flags
-    runtime.start(args.device)
+    runtime.start(args.device, args.amp)
     import numpy as np
     from paddle import Tensor
 

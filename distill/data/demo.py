@@ -3,9 +3,9 @@
 A small grammar composes reviews of films, books, restaurants, hotels and products. Each template knows what it does to
 the polarity of what it contains (negation, contrast, condition, mockery ...), so the label is known by construction.
 
-The job is made hard on purpose in one way: the few labelled rows use about three fifths of the sentiment words (`seen`), the
-other splits use all. A model trained on the labelled rows alone has never met much of what decides a dev sentence; a
-pretrained encoder has, and can teach it on the unlabelled pool.
+The job is made hard on purpose in one way: the few labelled rows use about three fifths of the sentiment words, the
+other splits use all (`seen`). A model trained on the labelled rows alone has never met much of what decides a dev
+sentence; a pretrained encoder has, and can teach it on the unlabelled pool.
 """
 
 import random

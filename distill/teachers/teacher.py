@@ -60,7 +60,9 @@ class Teacher:
             parameter.stop_gradient = True
         self.wordpiece = WordPiece.from_folder(found.folder)
         self.labels = found.labels
-        content = [sha256(found.weights), found.config, self.wordpiece.digest(), max_length]
+        # The two ways of running agree to 1e-5, not to the bit, so each has its own cache.
+        way = "compiled" if inference.available() else "eager"
+        content = [sha256(found.weights), found.config, self.wordpiece.digest(), max_length, way]
         self.digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @functools.cached_property

@@ -8,7 +8,6 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from distill.errors import UserError
 from distill.options import TrainOptions
 
 
@@ -17,10 +16,7 @@ def build_optimizer(model: nn.Layer, options: TrainOptions) -> paddle.optimizer.
 
     adamw: betas 0.9 and 0.999, decoupled decay of parameters with two or more axes, so not of biases and layer norms.
     adam: the same without decay; rows of an Embedding(sparse=True) are touched only when they have a gradient.
-    Raises UserError for a decay that the optimizer would not apply.
     """
-    if options.weight_decay and options.optimizer != "adamw":
-        raise UserError(f"--weight_decay {options.weight_decay}: acts with --optimizer adamw only; set it to 0")
     parameters = [p for p in model.parameters() if not p.stop_gradient]
     clip = nn.ClipGradByGlobalNorm(options.max_grad_norm) if options.max_grad_norm > 0 else None
     shared: dict[str, Any] = {"parameters": parameters, "grad_clip": clip, "epsilon": options.adam_epsilon}
@@ -38,8 +34,6 @@ def mixed_precision(amp: str) -> tuple[Callable[[], Any], Any]:
     """A context for the forward pass, and the loss scaler that fp16 needs (None otherwise)."""
     if amp == "none":
         return contextlib.nullcontext, None
-    if not paddle.get_device().startswith("gpu"):
-        raise UserError(f"--amp {amp}: mixed precision needs a GPU; leave it out on a CPU")
     dtype = {"bf16": "bfloat16", "fp16": "float16"}[amp]
     scaler = paddle.amp.GradScaler() if amp == "fp16" else None
     return functools.partial(paddle.amp.auto_cast, level="O1", dtype=dtype), scaler

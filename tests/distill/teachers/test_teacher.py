@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.tasks import get_task, load_rows
 from distill.data.wordpiece import WordPiece
-from distill.encoders.folder import load_bert, save_bert
+from distill.encoders.folder import find_model, load_bert, save_bert
 from distill.errors import UserError
 from distill.options import TaskOptions, TeacherOptions
 from distill.teachers.teacher import Teacher
@@ -61,7 +61,7 @@ def options(tmp_path):
 
 def altered(folder, tmp_path, labels=None, weight=lambda w: w):
     """A copy of the teacher with other labels, or with its head's weight [H, C] changed."""
-    model = load_bert(folder, head="stored", num_outputs=2)
+    model = load_bert(folder, find_model(folder).num_outputs, head="stored")
     model.classifier.weight.set_value(weight(model.classifier.weight.numpy()))
     model.classifier.bias.set_value(weight(model.classifier.bias.numpy()[None])[0])
     save_bert(model, tmp_path / "altered", WordPiece.from_folder(folder), labels)
@@ -117,9 +117,7 @@ def test_no_better_than_chance(folders, data, options, tmp_path):
     task = get_task("CoLA")  # its metric is MCC
     teacher = Teacher(constant, task, 64, options)
     assert "MCC 0.000" in refused(teacher, dev_rows(data, "SST-2"))
-    score = Teacher(folders["STS-B"], get_task("STS-B"), 64, options)
-    score.model.classifier.weight.set_value(-score.model.classifier.weight.numpy())
-    score.digest = "another"
+    score = Teacher(altered(folders["STS-B"], tmp_path, weight=lambda w: -w), get_task("STS-B"), 64, options)
     assert "Pearson -0." in refused(score, dev_rows(data, "STS-B"))
 
 

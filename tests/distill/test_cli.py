@@ -1,0 +1,128 @@
+"""Flags, YAML and bounds: what is refused is refused by its name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distill.cli import cosmetic, parse, run, settings
+from distill.errors import UserError
+from distill.options import RuntimeOptions, TaskOptions, TeacherOptions, TrainOptions, option
+
+
+@dataclass
+class Args(TaskOptions, TeacherOptions, TrainOptions, RuntimeOptions):
+    """Everything at once."""
+
+    do_train: bool = option(True, "train")
+    limit: int | None = option(None, "a limit", low=3)
+
+
+def refused(*flags: str) -> str:
+    with pytest.raises(UserError) as error:
+        parse(Args, list(flags))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("spelling", ["True", "true", "1", "yes", "y"])
+def test_booleans_are_read_in_the_published_spellings(spelling: str) -> None:
+    assert parse(Args, ["--overwrite", spelling]).overwrite is True
+    assert parse(Args, [f"--overwrite={spelling}"]).overwrite is True
+
+
+@pytest.mark.parametrize("spelling", ["False", "false", "0", "no"])
+def test_booleans_are_switched_off(spelling: str) -> None:
+    assert parse(Args, ["--do_train", spelling]).do_train is False
+
+
+def test_a_boolean_alone_is_true_and_the_last_of_two_flags_counts() -> None:
+    assert parse(Args, ["--overwrite"]).overwrite is True
+    assert parse(Args, ["--task_name", "RTE", "--task_name", "qqp"]).task_name == "qqp"
+
+
+def test_other_spellings_of_a_flag() -> None:
+    args = parse(Args, ["--max_epoch", "7", "--lr", "0.5", "--glue_dir", "d", "--teacher_dir", "t", "--train_batch_size", "9"])
+    assert (args.num_train_epochs, args.learning_rate, args.data_dir, args.teacher_path, args.batch_size) == (7, 0.5, "d", "t", 9)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
+        (["--learning_rate", "0"], "--learning_rate 0.0: must be above 0"),
+        (["--learning_rate", "inf"], "--learning_rate inf: must be a finite number"),
+        (["--learning_rate", "nan"], "--learning_rate nan: must be a finite number"),
+        (["--warmup_proportion", "1.5"], "--warmup_proportion 1.5: must be at most 1"),
+        (["--optimizer", "sgd"], "--optimizer sgd: must be one of adamw, adam, adadelta"),
+        (["--limit", "2"], "--limit 2: must be at least 3"),
+        (["--optimizer", "adam", "--weight_decay", "0.1"], "--weight_decay 0.1: acts with --optimizer adamw only"),
+        (["--n_gpu", "2"], "paddle.distributed.launch"),
+        (["--n_gpu", "0", "--device", "gpu"], "--n_gpu 0 contradicts --device gpu"),
+        (["--batch_sise", "3"], "--batch_sise: unknown flag; did you mean --batch_size?"),
+        (["--zzz"], "--zzz: unknown flag (--help lists all)"),
+        (["--overwrite", "maybe"], "--overwrite"),
+        (["--batch_size", "many"], "--batch_size"),
+        (["stray"], "stray"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_its_name(flags: list[str], says: str) -> None:
+    assert says in refused(*flags)
+
+
+def test_no_gpu_means_the_cpu() -> None:
+    assert parse(Args, ["--n_gpu", "0"]).device == "cpu"
+    assert parse(Args, ["--n_gpu", "1"]).device == "auto"
+
+
+def config(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_flags_override_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
+    path = config(tmp_path, "learning_rate: 5e-5\nbatch_size: 7\ntask_name: RTE\ndata_dir: null\nlimit: 4\n")
+    args = parse(Args, ["--config", path, "--batch_size", "8"])
+    assert (args.learning_rate, args.batch_size, args.task_name, args.data_dir, args.limit) == (5e-5, 8, "RTE", None, 4)
+    assert args.max_seq_length == 128
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("batchsize: 3\n", "unknown option `batchsize`; did you mean `batch_size`?"),
+        ("batch_size: many\n", "`batch_size`: 'many' is not of type int"),
+        ("batch_size: true\n", "`batch_size`: True is not of type int"),
+        ("learning_rate: fast\n", "`learning_rate`: 'fast' is not of type float"),
+        ("batch_size: 0\n", "--batch_size 0: must be at least 1"),
+        ("- batch_size\n", ":1: expected `option: value` lines"),
+        ("batch_size: 3\n  x: [\n", ":2: not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_by_file_and_line_or_option(tmp_path: Path, text: str, says: str) -> None:
+    assert says in refused("--config", config(tmp_path, text))
+
+
+def test_a_missing_file_lists_the_presets() -> None:
+    assert refused("--config", "nowhere") == "--config nowhere: no such file; presets of this recipe: none"
+
+
+def test_settings_survive_yaml_and_cosmetic_ones_are_named(tmp_path: Path) -> None:
+    args = parse(Args, ["--lr", "3e-5", "--limit", "5"])
+    path = config(tmp_path, yaml.safe_dump(settings(args)))
+    assert parse(Args, ["--config", path]) == args
+    assert {"output_dir", "overwrite", "cache_dir"} <= cosmetic(args) and not {"seed", "batch_size", "data_dir"} & cosmetic(args)
+
+
+def test_run_exits_with_status_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise UserError("file.tsv:3: the text is empty")
+
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == 2 and capsys.readouterr().err == "error: file.tsv:3: the text is empty\n"
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: None)
+    assert stop.value.code == 0

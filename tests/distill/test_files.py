@@ -1,0 +1,67 @@
+"""Whole or not at all: what a crash, a full disk or a forbidden folder leaves behind."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from distill import files
+from distill.errors import UserError
+
+
+def test_a_failure_in_the_block_leaves_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept.txt"
+    files.write_atomic(path, "old")
+    with pytest.raises(RuntimeError), files.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["kept.txt"]
+
+
+@pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "cannot be written")])
+def test_a_refusing_disk_is_one_line_with_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, says: str) -> None:
+    path = tmp_path / "kept.txt"
+    files.write_atomic(path, "old")
+
+    def refuse(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UserError, match=says) as error:
+        files.write_atomic(path, "new")
+    assert str(path) in str(error.value) and path.read_text() == "old" and os.listdir(tmp_path) == ["kept.txt"]
+
+
+def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), files.disk_errors(tmp_path):
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="odd"), files.disk_errors(tmp_path):
+        raise OSError(errno.EIO, "odd")
+
+
+def test_folders_on_the_way_are_made_and_text_is_utf8(tmp_path: Path) -> None:
+    files.write_atomic(tmp_path / "a" / "b" / "c.txt", "好")
+    assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == "好".encode()
+
+
+def test_json_round_trip_and_refusals(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    files.write_json(path, {"a": [1, 2.5, None, "好"]})
+    assert files.read_json(path) == {"a": [1, 2.5, None, "好"]}
+    with pytest.raises(ValueError):
+        files.write_json(path, {"a": float("nan")})
+    assert files.read_json(path) == {"a": [1, 2.5, None, "好"]}
+    path.write_text('{\n "a": 1,\n}')
+    with pytest.raises(UserError, match=r"x\.json:3: not valid JSON"):
+        files.read_json(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(UserError, match="not UTF-8"):
+        files.read_json(path)
+    with pytest.raises(UserError, match="no such file"):
+        files.read_json(tmp_path / "none.json")
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

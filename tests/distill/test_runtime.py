@@ -1,0 +1,118 @@
+"""Processor detection on recorded /proc/cpuinfo texts, the user's own settings, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill import runtime
+from distill.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def cpuinfo(vendor: str, flags: str, cores: int = 2, threads: int = 1) -> str:
+    blocks = []
+    for processor in range(cores * threads):
+        blocks.append(
+            f"processor\t: {processor}\nvendor_id\t: {vendor}\nmodel name\t: a processor\nphysical id\t: 0\n"
+            f"core id\t\t: {processor // threads}\ncpu cores\t: {cores}\nflags\t\t: fpu sse2 {flags}\n"
+        )
+    return "\n".join(blocks) + "\n"
+
+
+ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n\nprocessor\t: 1\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (cpuinfo("AuthenticAMD", "avx avx2 avx512f avx512bw"), "7"),
+        (cpuinfo("AuthenticAMD", "avx avx2"), "5"),
+        (cpuinfo("AuthenticAMD", "avx"), None),
+        (cpuinfo("GenuineIntel", "avx avx2 avx512f"), None),
+        (ARM, None),
+        ("", None),
+    ],
+)
+def test_the_mkl_path_is_for_amd_only(text: str, path: str | None) -> None:
+    assert runtime.mkl_path(text) == path
+
+
+def test_threads_are_the_cores_and_not_their_hyperthreads() -> None:
+    text = cpuinfo("GenuineIntel", "avx2", cores=4, threads=2)
+    assert runtime.physical_cores(text, set(range(8))) == 4
+    assert runtime.physical_cores(text, {0, 1}) == 1  # two threads of one core
+    assert runtime.physical_cores(text, {0, 2, 4}) == 3
+    assert runtime.physical_cores(ARM, {0, 1}) == 2
+    assert runtime.physical_cores("", {0, 1, 2}) == 3
+
+
+def before_paddle(**environment: str) -> dict[str, str]:
+    """What a fresh process sets, with `environment` set by the user."""
+    own = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "PADDLE_LOCAL_SIZE")
+    clean = {name: value for name, value in os.environ.items() if name not in own and not name.startswith("MALLOC_")}
+    code = (
+        "import json, os, sys; from distill import runtime; s = runtime.before_paddle(); assert runtime.before_paddle() == s;"
+        "assert 'paddle' not in sys.modules; print(json.dumps([s, dict(os.environ)]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True).stdout
+    settings, seen = json.loads(out)
+    for name, value in settings.items():
+        assert name == "allocator" or seen[name] == value
+    return settings
+
+
+def test_a_fresh_process_uses_the_cores_it_may() -> None:
+    settings = before_paddle()
+    assert 1 <= int(settings["OMP_NUM_THREADS"]) <= len(os.sched_getaffinity(0))
+    assert settings["allocator"] in ("mallopt", "as installed")
+
+
+def test_what_the_user_has_set_stays() -> None:
+    settings = before_paddle(OMP_NUM_THREADS="7", MKL_DEBUG_CPU_TYPE="4", MALLOC_ARENA_MAX="2")
+    assert (settings["OMP_NUM_THREADS"], settings["MKL_DEBUG_CPU_TYPE"]) == ("7", "4")
+    assert settings["allocator"] == "MALLOC_* of the environment"
+
+
+def test_ranks_of_one_machine_share_its_cores() -> None:
+    assert int(before_paddle(PADDLE_LOCAL_SIZE="64")["OMP_NUM_THREADS"]) == 1
+
+
+def test_it_must_come_before_paddle() -> None:
+    code = "import paddle; from distill import runtime; runtime.before_paddle()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "must run before paddle is imported" in done.stderr
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_the_wheel() -> None:
+    with pytest.raises(UserError, match="--device gpu: .*GPU wheel of paddle 3.3.1"):
+        runtime.start("gpu")
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_on_a_cpu_is_refused(amp: str) -> None:
+    with pytest.raises(UserError, match=f"--amp {amp}: mixed precision needs a GPU"):
+        runtime.start("cpu", amp)
+
+
+def test_seeds_fix_every_generator() -> None:
+    import random
+
+    import numpy
+    import paddle
+
+    def draw() -> tuple[float, float, float]:
+        runtime.seed_all(5)
+        return random.random(), float(numpy.random.rand()), float(paddle.rand([1]))
+
+    assert draw() == draw()
+
+
+def test_hardware_says_nothing_about_names_and_places() -> None:
+    told = json.dumps([runtime.hardware(), runtime.versions()])
+    assert str(ROOT) not in told and os.uname().nodename not in told
+    assert runtime.versions()["paddlepaddle"] == "3.3.1" and runtime.peak_memory_bytes() > 10**8
