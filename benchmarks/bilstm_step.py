@@ -3,7 +3,8 @@
     python benchmarks/bilstm_step.py --torch_python TORCH_ENV/bin/python
 
 torch lives in an environment of its own: python -m venv TORCH_ENV && TORCH_ENV/bin/pip install torch==2.13.0 numpy
-Vocabulary 30522, embeddings 300, 300 units in each direction, batch 64 x 16 tokens, dropout 0.3, MSE on two logits, dense Adam.
+Vocabulary 30522, embeddings 300, 300 units in each direction, batch 64 x 16 tokens, dropout 0.3, MSE on two logits,
+dense Adam.
 """
 
 import json
@@ -66,7 +67,11 @@ def with_torch() -> dict:
             super().__init__()
             self.embedding = nn.Embedding(VOCAB, EMBEDDING, padding_idx=0)
             self.lstm = nn.LSTM(EMBEDDING, HIDDEN, bidirectional=True, batch_first=True)
-            self.fc, self.classifier, self.dropout = nn.Linear(2 * HIDDEN, HIDDEN), nn.Linear(HIDDEN, 2), nn.Dropout(DROPOUT)
+            self.fc, self.classifier, self.dropout = (
+                nn.Linear(2 * HIDDEN, HIDDEN),
+                nn.Linear(HIDDEN, 2),
+                nn.Dropout(DROPOUT),
+            )
 
         def forward(self, ids: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
             packed = nn.utils.rnn.pack_padded_sequence(self.dropout(self.embedding(ids)), lengths, batch_first=True)
@@ -103,11 +108,19 @@ def main() -> None:
     measured = in_turn(args.rounds, sides, Path(__file__), {"torch": args.torch_python})
     ms = {name: round(median(rows, "ms"), 2) for name, rows in measured.items()}
     times_faster = {f"than {name}": round(value / ms["here"], 2) for name, value in ms.items() if name != "here"}
-    save("bilstm_step", {"what": "training step, ms (median of rounds)", "ms": ms, "times_faster": times_faster, "rounds": measured})
+    save(
+        "bilstm_step",
+        {"what": "training step, ms (median of rounds)", "ms": ms, "times_faster": times_faster, "rounds": measured},
+    )
 
 
 if __name__ == "__main__":
-    sides = {"tuned": lambda: with_paddle(True), "lazy": lambda: with_paddle(True, lazy=True), "installed": lambda: with_paddle(False), "torch": with_torch}
+    sides = {
+        "tuned": lambda: with_paddle(True),
+        "lazy": lambda: with_paddle(True, lazy=True),
+        "installed": lambda: with_paddle(False),
+        "torch": with_torch,
+    }
     if sys.argv[1:2] and sys.argv[1] in sides:
         print(json.dumps(sides[sys.argv[1]]()))
     else:

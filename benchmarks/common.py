@@ -26,7 +26,9 @@ def side(python: str, script: Path, *arguments: str) -> dict[str, Any]:
     return result
 
 
-def in_turn(rounds: int, sides: dict[str, tuple[str, ...]], script: Path, pythons: dict[str, str] | None = None) -> dict[str, list[dict[str, Any]]]:
+def in_turn(
+    rounds: int, sides: dict[str, tuple[str, ...]], script: Path, pythons: dict[str, str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Every side once a round, so that a drift of the machine's speed meets them all alike."""
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(rounds):

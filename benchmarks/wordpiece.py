@@ -1,6 +1,7 @@
-"""Wordpiece ids of SST-2's training rows: this project and PaddleNLP's BertTokenizer, and how much of a batch is padding.
+"""Wordpiece ids of SST-2's training rows: this project and PaddleNLP's BertTokenizer, and how much of a batch is
+padding.
 
-    python benchmarks/wordpiece.py --data_dir data/glue_data --vocab data/vocab/bert-base-uncased-vocab.txt
+python benchmarks/wordpiece.py --data_dir data/glue_data --vocab data/vocab/bert-base-uncased-vocab.txt
 """
 
 import argparse
@@ -27,7 +28,12 @@ def measure(which: str, data_dir: str, vocab: str) -> dict:
         encoded = tokenizer.encode(texts, None, 128)
         seconds = time.perf_counter() - start
         shares = {str(b): round(BucketBatches(encoded.lengths, b).real_share(0), 4) for b in (32, 64, 128)}
-        return {"rows": len(texts), "seconds": seconds, "real_token_share_by_batch_size": shares, "check": encoded.ids[:5000].tolist()}
+        return {
+            "rows": len(texts),
+            "seconds": seconds,
+            "real_token_share_by_batch_size": shares,
+            "check": encoded.ids[:5000].tolist(),
+        }
     from paddlenlp.transformers import BertTokenizer
 
     tokenizer = BertTokenizer(vocab, do_lower_case=True)
@@ -55,7 +61,15 @@ def main() -> None:
         row["sentences_per_second"] = round(row["rows"] / row["seconds"])
     rate = {name: round(median(rows, "sentences_per_second")) for name, rows in measured.items()}
     times_faster = {"than PaddleNLP's BertTokenizer": round(rate["here"] / rate["paddlenlp"], 1)}
-    save("wordpiece", {"what": "sentences tokenised a second (median of rounds)", "sentences_per_second": rate, "times_faster": times_faster, "rounds": measured})
+    save(
+        "wordpiece",
+        {
+            "what": "sentences tokenised a second (median of rounds)",
+            "sentences_per_second": rate,
+            "times_faster": times_faster,
+            "rounds": measured,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """From the command line to a checked dataclass, before anything heavy is imported.
 
-    args = parse(Args, argv)         # flags over --config file.yaml over the dataclass' defaults
-    if __name__ == "__main__":
-        run(main)                    # one line for what the user can mend, exit status 2
+args = parse(Args, argv)         # flags over --config file.yaml over the dataclass' defaults
+if __name__ == "__main__":
+    run(main)                    # one line for what the user can mend, exit status 2
 """
 
 import argparse
@@ -31,11 +31,14 @@ class _Parser(simple_parsing.ArgumentParser):
         for action in self._actions:
             name = action.dest.rpartition(".")[2]
             action.option_strings = sorted(action.option_strings, key=lambda flag: (flag != f"--{name}", flag))
+            if not action.option_strings:
+                action.metavar = name.upper()  # it would be called by its type
         return super().format_help()
 
 
 def parse(cls: type[Args], argv: Sequence[str] | None = None, description: str = "") -> Args:
-    """The options `cls` filled from its defaults, then `--config FILE.yaml`, then the flags, each overriding the former.
+    """The options `cls` filled from its defaults, then `--config FILE.yaml`, then the flags, each overriding the
+    former.
 
     `--config` takes a path, or the name of a file in the `presets` folder beside the recipe's args.py.
     Raises UserError naming the flag for an unknown flag or key, a value of the wrong type or out of its bounds.

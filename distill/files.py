@@ -1,4 +1,5 @@
-"""Files are written beside and renamed: a reader never sees half a file, and what was there is lost only when the new one is whole."""
+"""Files are written beside and renamed: a reader never sees half a file, and what was there is lost only when the new
+one is whole."""
 
 import contextlib
 import errno
@@ -16,8 +17,8 @@ from distill.errors import UserError
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; when the block ends well it is flushed to disk and renamed to `path`.
 
-    Raises UserError, naming `path`, when the disk is full or the folder cannot be written; the temporary file is removed
-    and `path` keeps its former content.
+    Raises UserError, naming `path`, when the disk is full or the folder cannot be written; the temporary file is
+    removed and `path` keeps its former content.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -39,7 +40,9 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: the disk is full; free some space or choose another folder, then run the same command") from error
+            raise UserError(
+                f"{path}: the disk is full; free some space or choose another folder, then run the same command"
+            ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         raise

@@ -11,7 +11,15 @@ def short(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
-def run_id(prefix: str, *, epochs: int, learning_rate: float, weight_decay: float, alpha: float | None = None, beta: float | None = None) -> str:
+def run_id(
+    prefix: str,
+    *,
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    alpha: float | None = None,
+    beta: float | None = None,
+) -> str:
     """`PREFIX_epoch-3_lr-2e-5_wd-0.0001[_kd_alpha-0.2][_kd_beta-10]`."""
     name = f"{prefix}_epoch-{epochs}_lr-{short(learning_rate)}_wd-{short(weight_decay)}"
     name += f"_kd_alpha-{short(alpha)}" if alpha is not None else ""

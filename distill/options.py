@@ -1,7 +1,8 @@
 """Flags that recipes share, as dataclasses; a recipe's args.py inherits the ones it needs and adds its own.
 
-Every field has a default, a unit where it has one, and a line of help. Bounds stand with the field and are checked for all of
-them in one place (`distill.cli.parse`), so that a value that cannot work is refused by its flag before anything is loaded.
+Every field has a default, a unit where it has one, and a line of help. Bounds stand with the field and are checked
+for all of them in one place (`distill.cli.parse`), so that a value that cannot work is refused by its flag before
+anything is loaded.
 """
 
 from dataclasses import dataclass
@@ -39,8 +40,12 @@ def option(
 class TaskOptions:
     """Which task, and where its rows are."""
 
-    task_name: str = option("SST-2", "task: a GLUE name, BoolQ, ChnSentiCorp (or senta), or own with --train_file and --dev_file")
-    data_dir: str | None = option(None, "folder with the tasks' folders; without it PaddleNLP's cache, then its download", alias="glue_dir")
+    task_name: str = option(
+        "SST-2", "task: a GLUE name, BoolQ, ChnSentiCorp (or senta), or own with --train_file and --dev_file"
+    )
+    data_dir: str | None = option(
+        None, "folder with the tasks' folders; without it PaddleNLP's cache, then its download", alias="glue_dir"
+    )
     train_file: str | None = option(None, "own training rows: tsv, csv or jsonl with a header or keys")
     dev_file: str | None = option(None, "own dev rows")
     test_file: str | None = option(None, "own test rows")
@@ -67,13 +72,17 @@ class TrainOptions:
     adam_epsilon: float = option(1e-6, "epsilon of adam, adamw and adadelta", above=0)
     warmup_proportion: float = option(0.0, "share of all steps over which the rate rises from 0", low=0, high=1)
     warmup_steps: int = option(0, "the same as a number of steps; takes precedence when above 0", low=0)
-    scheduler: str = option("linear", "learning rate after warm-up: falls to 0, or stays", choices=("linear", "constant"))
+    scheduler: str = option(
+        "linear", "learning rate after warm-up: falls to 0, or stays", choices=("linear", "constant")
+    )
     max_grad_norm: float = option(1.0, "clip gradients to this global norm; 0: off", low=0)
     gradient_accumulation_steps: int = option(1, "batches whose gradients are joined in one step", low=1)
     logging_steps: int = option(50, "steps between log points", alias="log_freq", low=1, cosmetic=True)
     save_steps: int = option(500, "steps between checkpoints for resuming; 0: at epoch ends only", low=0, cosmetic=True)
     eval_steps: int = option(0, "steps between dev evaluations; 0: after each epoch", low=0)
-    early_stopping_patience: int = option(0, "stop after this many evaluations without a better dev score; 0: off", low=0)
+    early_stopping_patience: int = option(
+        0, "stop after this many evaluations without a better dev score; 0: off", low=0
+    )
     amp: str = option("none", "mixed precision on GPU", choices=("none", "bf16", "fp16"))
     seed: int = option(42, "seed of initialisation, order and dropout", low=0)
 
@@ -81,7 +90,7 @@ class TrainOptions:
         super_init = getattr(super(), "__post_init__", None)  # of the other shared options, in a class that has both
         if super_init is not None:
             super_init()
-        if self.weight_decay and self.optimizer != "adamw":
+        if self.weight_decay and self.optimizer in ("adam", "adadelta"):
             raise UserError(f"--weight_decay {self.weight_decay}: acts with --optimizer adamw only; set it to 0")
 
 
@@ -94,7 +103,9 @@ class RuntimeOptions:
 
     def __post_init__(self) -> None:
         if self.n_gpu > 1:
-            raise UserError("--n_gpu: several devices are used by `python -m paddle.distributed.launch SCRIPT ...`, without --n_gpu")
+            raise UserError(
+                "--n_gpu: several devices are used by `python -m paddle.distributed.launch SCRIPT ...`, without --n_gpu"
+            )
         if self.n_gpu == 0:
             if self.device == "gpu":
                 raise UserError("--n_gpu 0 contradicts --device gpu; leave one of them out")
@@ -105,7 +116,13 @@ class RuntimeOptions:
 class TeacherOptions:
     """The teacher and the cache of its outputs."""
 
-    teacher_path: str | None = option(None, "fine-tuned teacher: its folder, or a weight file in it", alias="teacher_dir")
+    teacher_path: str | None = option(
+        None, "fine-tuned teacher: its folder, or a weight file in it", alias="teacher_dir"
+    )
     cache_dir: str = option("~/.cache/paddle-distill", "folder of the cached teacher outputs", cosmetic=True)
-    cache_limit_gb: float = option(10.0, "size limit of the cache in GB; what does not fit is computed again each time", low=0, cosmetic=True)
-    skip_teacher_check: bool = option(False, "go on with a teacher whose label order or dev score is wrong", cosmetic=True)
+    cache_limit_gb: float = option(
+        10.0, "size limit of the cache in GB; what does not fit is computed again each time", low=0, cosmetic=True
+    )
+    skip_teacher_check: bool = option(
+        False, "go on with a teacher whose label order or dev score is wrong", cosmetic=True
+    )

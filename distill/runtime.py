@@ -1,9 +1,11 @@
-"""What has to be right around paddle: threads, MKL path and allocator before its import; device, seeds and facts after it.
+"""What has to be right around paddle: threads, MKL path and allocator before its import; device, seeds and facts
+after it.
 
-Measured on 2 AMD cores (6-layer/384 BERT, batch 32 x 64, one training step): paddle as installed 2787 ms; with both cores and the
-MKL path for AMD 1300 ms. The wheel carries MKL 2019.5, which takes its slow path on AMD processors, and paddle sets one thread
-when OMP_NUM_THREADS is unset. glibc returns every large tensor to the system and pays its page faults again; the three mallopt
-settings below keep them (gelu on 2048 x 1536, forward and backward: 39 ms, then 8 ms).
+Measured on 2 AMD cores (6-layer/384 BERT, batch 32 x 64, one training step): paddle as installed 2787 ms; with both
+cores and the MKL path for AMD 1300 ms. The wheel carries MKL 2019.5, which takes its slow path on AMD processors, and
+paddle sets one thread when OMP_NUM_THREADS is unset. glibc returns every large tensor to the system and pays its page
+faults again; the three mallopt settings below keep them (gelu on 2048 x 1536, forward and backward: 39 ms, then 8
+ms).
 """
 
 import contextlib
@@ -29,7 +31,8 @@ GPU_WHEEL = (
 
 
 def mkl_path(cpuinfo: str) -> str | None:
-    """The MKL_DEBUG_CPU_TYPE for this text of /proc/cpuinfo: '7' (AMD with AVX-512), '5' (AMD with AVX2), None (any other)."""
+    """The MKL_DEBUG_CPU_TYPE for this text of /proc/cpuinfo: '7' (AMD with AVX-512), '5' (AMD with AVX2), None (any
+    other)."""
     fields: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
@@ -41,10 +44,13 @@ def mkl_path(cpuinfo: str) -> str | None:
 
 
 def physical_cores(cpuinfo: str, allowed: set[int]) -> int:
-    """The number of distinct cores among the processors `allowed` to this process; each counts as one where nothing is said."""
+    """The number of distinct cores among the processors `allowed` to this process; each counts as one where nothing
+    is said."""
     cores = set()
     for block in cpuinfo.strip().split("\n\n"):
-        fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())}
+        fields = {
+            name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())
+        }
         if fields.get("processor", "").isdigit() and int(fields["processor"]) in allowed:
             cores.add((fields.get("physical id"), fields.get("core id", fields["processor"])))
     return max(1, len(cores) or len(allowed))
@@ -60,7 +66,8 @@ def _cpu_quota() -> float:
 
 
 def before_paddle() -> dict[str, str]:
-    """Set threads, MKL path, allocator and log level; what the user's environment says already stays. Returns what holds.
+    """Set threads, MKL path, allocator and log level; what the user's environment says already stays. Returns what
+    holds.
 
     Must run before paddle is imported: MKL and OpenMP read their settings once.
     """
@@ -74,7 +81,12 @@ def before_paddle() -> dict[str, str]:
     # Ranks on one machine share its cores.
     local_ranks = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
     threads = max(1, int(min(physical_cores(cpuinfo, allowed), _cpu_quota())) // local_ranks)
-    wanted = {"OMP_NUM_THREADS": str(threads), "GLOG_minloglevel": "2", "FLAGS_call_stack_level": "0", "TOKENIZERS_PARALLELISM": "true"}
+    wanted = {
+        "OMP_NUM_THREADS": str(threads),
+        "GLOG_minloglevel": "2",
+        "FLAGS_call_stack_level": "0",
+        "TOKENIZERS_PARALLELISM": "true",
+    }
     path = mkl_path(cpuinfo)
     if path is not None:
         wanted["MKL_DEBUG_CPU_TYPE"] = path
@@ -85,7 +97,8 @@ def before_paddle() -> dict[str, str]:
 
 
 def _keep_large_tensors() -> str:
-    """Tell glibc to keep freed memory instead of unmapping it; other C libraries and a user's own MALLOC_ settings stay."""
+    """Tell glibc to keep freed memory instead of unmapping it; other C libraries and a user's own MALLOC_ settings
+    stay."""
     if any(name.startswith("MALLOC_") for name in os.environ):
         return "MALLOC_* of the environment"
     if platform.libc_ver()[0] != "glibc":
@@ -97,15 +110,19 @@ def _keep_large_tensors() -> str:
 
 
 def start(device: str = "auto", amp: str = "none") -> str:
-    """Import paddle, choose the device (`auto`, `cpu` or `gpu`) and join the other ranks if there are any. Returns `cpu` or `gpu`.
+    """Import paddle, choose the device (`auto`, `cpu` or `gpu`) and join the other ranks if there are any. Returns
+    `cpu` or `gpu`.
 
-    Raises UserError when a GPU is asked for and there is none, naming the wheel to install, and for mixed precision on a CPU.
+    Raises UserError when a GPU is asked for and there is none, naming the wheel to install, and for mixed precision
+    on a CPU.
     """
     before_paddle()
     import logging
     import warnings
 
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"(paddle|paddlenlp|_distutils_hack|setuptools|jieba).*")
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, module=r"(paddle|paddlenlp|_distutils_hack|setuptools|jieba).*"
+    )
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     with contextlib.redirect_stderr(io.StringIO()):  # it prints that OMP_NUM_THREADS should be 1
         import paddle
@@ -151,7 +168,7 @@ def seed_all(seed: int) -> None:
     import paddle
 
     random.seed(seed)
-    numpy.random.seed(seed % 2**32)
+    numpy.random.seed(seed % 2**32)  # noqa: NPY002 (paddlenlp and others draw from it)
     paddle.seed(seed)
 
 
@@ -163,7 +180,17 @@ def peak_memory_bytes() -> int:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    names = ("paddlepaddle", "paddlenlp", "numpy", "tokenizers", "scikit-learn", "scipy", "jieba", "gensim", "safetensors")
+    names = (
+        "paddlepaddle",
+        "paddlenlp",
+        "numpy",
+        "tokenizers",
+        "scikit-learn",
+        "scipy",
+        "jieba",
+        "gensim",
+        "safetensors",
+    )
     found = {"python": platform.python_version()}
     for name in names:
         try:

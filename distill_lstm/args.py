@@ -1,4 +1,5 @@
-"""Flags of small.py and bert_distill.py; names and spellings are those of Tang et al.'s published commands where they had one."""
+"""Flags of small.py and bert_distill.py; names and spellings are those of Tang et al.'s published commands where they
+had one."""
 
 from dataclasses import dataclass
 
@@ -10,11 +11,21 @@ from distill.options import RuntimeOptions, TaskOptions, TeacherOptions, TrainOp
 class StudentArgs(TaskOptions, TrainOptions, RuntimeOptions):
     """Train a BiLSTM on a task, alone."""
 
-    model_name: str = option("bert-base-uncased", "BERT whose wordpieces the student reads: a folder, or a name PaddleNLP downloads")
-    tokens: str = option("auto", "what the student reads; auto: wordpieces, words in Chinese", choices=("auto", "wordpieces", "words"))
-    vocab_path: str | None = option(None, "words: file of the student's words, one a line; without it they are taken from the training rows")
-    vocab_size: int | None = option(None, "words: how many, the most frequent first; otherwise the size that the vocabulary must have", low=3)
-    use_pretrained_emb: bool = option(False, "start from --embedding_name, or without it from BERT's own wordpiece table reduced by PCA")
+    model_name: str = option(
+        "bert-base-uncased", "BERT whose wordpieces the student reads: a folder, or a name PaddleNLP downloads"
+    )
+    tokens: str = option(
+        "auto", "what the student reads; auto: wordpieces, words in Chinese", choices=("auto", "wordpieces", "words")
+    )
+    vocab_path: str | None = option(
+        None, "words: file of the student's words, one a line; without it they are taken from the training rows"
+    )
+    vocab_size: int | None = option(
+        None, "words: how many, the most frequent first; otherwise the size that the vocabulary must have", low=3
+    )
+    use_pretrained_emb: bool = option(
+        False, "start from --embedding_name, or without it from BERT's own wordpiece table reduced by PCA"
+    )
     embedding_name: str | None = option(None, "file of word vectors: GloVe or word2vec text, or word2vec .bin")
     emb_dim: int = option(300, "size of the embeddings", low=1)
     hidden_size: int = option(300, "size of the LSTM's state in each direction", low=1)
@@ -24,17 +35,27 @@ class StudentArgs(TaskOptions, TrainOptions, RuntimeOptions):
 
     n_iter: int = option(0, "augmented copies of each training row", low=0)
     p_mask: float = option(0.1, "augmentation: probability of masking a unit", low=0, high=1)
-    p_pos: float = option(0.0, "augmentation: probability of replacing a word by one of the same part of speech", low=0, high=1)
-    pos_file: str | None = option(None, "augmentation: `word TAB part-of-speech` lines for --p_pos; Chinese has jieba's without it")
+    p_pos: float = option(
+        0.0, "augmentation: probability of replacing a word by one of the same part of speech", low=0, high=1
+    )
+    pos_file: str | None = option(
+        None, "augmentation: `word TAB part-of-speech` lines for --p_pos; Chinese has jieba's without it"
+    )
     p_ng: float = option(0.25, "augmentation: probability of keeping an n-gram only (single texts)", low=0, high=1)
     whole_word_mask: bool = option(False, "augmentation: mask whole words, not wordpieces")
 
     learning_rate: float = option(1.0, "peak learning rate", alias="lr", above=0)
     optimizer: str = option("adadelta", "optimizer", choices=("adamw", "adam", "adadelta"))
-    scheduler: str = option("constant", "learning rate after warm-up: falls to 0, or stays", choices=("linear", "constant"))
-    num_train_epochs: int = option(12, "passes over the training rows and their copies", alias=("max_epoch", "epochs"), low=1)
+    scheduler: str = option(
+        "constant", "learning rate after warm-up: falls to 0, or stays", choices=("linear", "constant")
+    )
+    num_train_epochs: int = option(
+        12, "passes over the training rows and their copies", alias=("max_epoch", "epochs"), low=1
+    )
     batch_size: int = option(64, "rows a step and device", alias="train_batch_size", low=1)
-    lazy_embeddings: bool = option(False, "adam only: update just the rows of the batch in the embedding table (faster, not the same optimiser)")
+    lazy_embeddings: bool = option(
+        False, "adam only: update just the rows of the batch in the embedding table (faster, not the same optimiser)"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,8 +71,14 @@ class StudentArgs(TaskOptions, TrainOptions, RuntimeOptions):
 class DistillArgs(StudentArgs, TeacherOptions):
     """Distil a fine-tuned BERT into a BiLSTM by its logits."""
 
-    model_name: str | None = option(None, "checked against the teacher when it is a folder: the student reads the teacher's wordpieces")
+    model_name: str | None = option(
+        None, "checked against the teacher when it is a folder: the student reads the teacher's wordpieces"
+    )
     alpha: float = option(1.0, "weight of the teacher's term; 1 - alpha weights the labels'", low=0, high=1)
     n_iter: int = option(20, "augmented copies of each training row; their logits are computed once", low=0)
-    unlabelled_file: str | None = option(None, "further texts, one a line (pairs: TAB between), that only the teacher labels")
-    num_train_epochs: int = option(6, "passes over the training rows and their copies", alias=("max_epoch", "epochs"), low=1)
+    unlabelled_file: str | None = option(
+        None, "further texts, one a line (pairs: TAB between), that only the teacher labels"
+    )
+    num_train_epochs: int = option(
+        6, "passes over the training rows and their copies", alias=("max_epoch", "epochs"), low=1
+    )

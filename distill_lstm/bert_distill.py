@@ -1,13 +1,15 @@
 """Distil a fine-tuned BERT into the BiLSTM student by its logits on the training rows and on augmented copies of them.
 
-    python bert_distill.py --task_name sst-2 --data_dir data/glue_data --teacher_path models/teacher_model/SST-2/best --max_epoch 6 \
+    python bert_distill.py --task_name sst-2 --data_dir ../data/glue_data --teacher_path my_teacher --max_epoch 6 \
         --lr 1.0 --dropout_prob 0.2 --batch_size 128 --use_pretrained_emb true
 
-Source: Tang et al. 2019 (arXiv 1903.12136), equation 3: L = alpha * MSE(student, teacher logits) + (1 - alpha) * CE(student, label).
+Source: Tang et al. 2019 (arXiv 1903.12136): L = alpha * MSE(student, teacher) + (1 - alpha) * CE(student, label), where
+both sides of the MSE are logits.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from distill import naming, runtime
 from distill.cli import cosmetic, parse, run, settings
@@ -17,10 +19,12 @@ from distill_lstm.args import DistillArgs
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the student's folder."""
-    args = parse(DistillArgs, argv, __doc__)                                                       # 1. flags
+    # 1. Flags, before anything heavy is imported.
+    args = parse(DistillArgs, argv, __doc__)
     if not args.teacher_path:
         raise UserError("--teacher_path is needed: the folder of a fine-tuned BERT (glue/run_glue.py makes one)")
     runtime.start(args.device, args.amp)
+    import numpy as np
     from paddle import Tensor
 
     from distill.data.batching import BucketBatches
@@ -34,19 +38,40 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill_lstm import data
     from models import bilstm
 
-    task = load_task(args)                                                                         # 2. task and data
+    # 2. Task and data.
+    task = load_task(args)
     rows = {split: load_rows(args, task, split) for split in ("train", *task.dev_splits)}
     if args.unlabelled_file:
         rows["train"] = rows["train"].concat(read_unlabelled(args.unlabelled_file, task.pair))
 
-    teacher = Teacher(args.teacher_path, task, args.max_seq_length, args)                          # 3. teacher
+    # 3. Teacher.
+    teacher = Teacher(args.teacher_path, task, args.max_seq_length, args)
     data.check_model_name(args, teacher.wordpiece)
     teacher.check(rows[task.dev_splits[0]])
     reader = data.make_reader(args, task, rows["train"], None if data.reads_words(args, task) else teacher.wordpiece)
-    dev = {split: (reader.texts(rows[split].text_a, rows[split].text_b), rows[split].labels) for split in task.dev_splits}
-    train = data.features(rows["train"], reader, teacher.wordpiece, args)
+    train, dev = data.features(rows["train"], reader, teacher.wordpiece, args), data.dev_texts(rows, reader, task)
+
+    # 4. Student.
     embeddings = data.initial_embeddings(args, reader, teacher.wordpiece, teacher.folder)
-    folder = Path(args.output_dir or naming.student_dir("distilled_lstm", task.name, data.run_name(args, "bert-distilled_lstm", args.alpha)))
+    student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)
+
+    # 5. Losses.
+    label_loss = label_mse if task.regression else hard_cross_entropy
+
+    def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits, named = student.logits(batch), {}
+        if args.alpha > 0:
+            named["teacher"] = args.alpha * logit_mse(logits, batch["logits"])
+        if args.alpha < 1:
+            named["label"] = (1 - args.alpha) * label_loss(logits, batch["labels"])
+        return named
+
+    def dev_scores() -> dict[str, float]:
+        return evaluate_splits(lambda texts: bilstm.predict(student, texts, args.eval_batch_size), dev, task)
+
+    # 6. Fit, with the teacher's logits from its cache.
+    name = data.run_name(args, "bert-distilled_lstm", args.alpha)
+    folder = Path(args.output_dir or naming.student_dir("distilled_lstm", task.name, name))
     this_run = Run(folder, settings(args) | {"teacher": teacher.digest}, args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
@@ -54,37 +79,23 @@ def main(argv: Sequence[str] | None = None) -> Path:
     with this_run.timer("teacher"):
         taught = teacher.outputs(train.teacher)
 
-    student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)   # 4. student
-
-    labelled_share = float(train.labelled.mean())
-
-    def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:                                     # 5. losses
-        logits, named = student.logits(batch), {}
-        if args.alpha > 0:
-            named["teacher"] = args.alpha * logit_mse(logits, batch["logits"])
-        if args.alpha < 1:
-            # By its batch's labelled rows, as a mean over all rows would be: then the batches of several devices add up to one.
-            share = batch["labelled"].mean() / labelled_share
-            named["label"] = (1 - args.alpha) * share * (label_mse if task.regression else hard_cross_entropy)(logits, batch["labels"])
-        return named
-
-    def load(chosen):
-        batch = train.student.batch(chosen) | {"labels": train.labels[chosen], "labelled": train.labelled[chosen]}
+    def load(chosen: np.ndarray) -> dict[str, Any]:
+        batch = train.student.batch(chosen) | {"labels": train.labels[chosen]}
         with this_run.timer("teacher"):
             return batch | taught.batch(chosen)
 
-    def dev_scores() -> dict[str, float]:
-        return evaluate_splits(lambda texts: bilstm.predict(student, texts, args.eval_batch_size), dev, task)
+    plan = BucketBatches(train.student.lengths, args.batch_size, args.seed, True, runtime.rank(), runtime.world_size())
+    save = lambda best: bilstm.save_student(best, student, reader)  # noqa: E731
+    fit(student, losses, Batches(plan, load), args, this_run, dev_scores, task.metric, save)
 
-    plan = BucketBatches(train.student.lengths, args.batch_size, args.seed, rank=runtime.rank(), world_size=runtime.world_size())   # 6. fit
-    fit(student, losses, Batches(plan, load), args, this_run, dev_scores, task.metric, lambda best: bilstm.save_student(best, student, reader))
-
-    student, reader = bilstm.load_student(this_run.best_dir)                                       # 7. evaluate
+    # 7. Evaluate the best. 8. Save.
+    student, reader = bilstm.load_student(this_run.best_dir)
     if runtime.is_main():
-        report(folder / "results_eval.json", dev_scores, data.answer(student, reader, rows[task.dev_splits[0]], args.eval_batch_size),
-               task, student, this_run.best_dir / "model.safetensors", len(rows[task.dev_splits[0]]), args.eval_batch_size, args.seed)  # fmt: skip
-    this_run.finish(task=task.name, train_rows=len(train), real_token_share=round(plan.real_share(0), 4),    # 8. save
-                    teacher_hit_rate=round(taught.hit_rate, 4))  # fmt: skip
+        texts, weights = rows[task.dev_splits[0]], this_run.best_dir / "model.safetensors"
+        answer = data.answer(student, reader, texts, args.eval_batch_size)
+        report(folder, dev_scores, answer, len(texts), task, student, weights, args.eval_batch_size, args.seed)
+    facts = {"real_token_share": round(plan.real_share(0), 4), "teacher_hit_rate": round(taught.hit_rate, 4)}
+    this_run.finish(task=task.name, train_rows=len(train), **facts)
     return folder
 
 

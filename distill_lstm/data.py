@@ -41,7 +41,8 @@ class Features:
 
 
 def reads_words(args: StudentArgs, task: Task) -> bool:
-    """Whether the student reads words: as --tokens says, by default in Chinese only. Refuses flags that do not go with it."""
+    """Whether the student reads words: as --tokens says, by default in Chinese only. Refuses flags that do not go
+    with it."""
     words = args.tokens == "words" or (args.tokens == "auto" and task.language == "zh")
     if words and args.whole_word_mask:
         raise UserError("--whole_word_mask: the student reads whole words already; leave the flag out")
@@ -53,17 +54,25 @@ def reads_words(args: StudentArgs, task: Task) -> bool:
 
 
 def check_model_name(args: DistillArgs, teacher: WordPiece) -> None:
-    """Refuse a --model_name that is a folder with other wordpieces than the teacher's, which are what the student reads."""
-    if args.model_name and Path(args.model_name).is_dir() and WordPiece.from_folder(args.model_name).digest() != teacher.digest():
-        raise UserError(f"--model_name {args.model_name}: its wordpieces are not those of the teacher, {teacher.vocab_file}; leave the flag out")
+    """Refuse a --model_name that is a folder with other wordpieces than the teacher's, which are what the student
+    reads."""
+    if (
+        args.model_name
+        and Path(args.model_name).is_dir()
+        and WordPiece.from_folder(args.model_name).digest() != teacher.digest()
+    ):
+        what = f"its wordpieces are not those of the teacher, {teacher.vocab_file}"
+        raise UserError(f"--model_name {args.model_name}: {what}; leave the flag out")
 
 
 def make_reader(args: StudentArgs, task: Task, train: Rows, wordpiece: WordPiece | None) -> Reader:
-    """The student's reader: the wordpieces of `wordpiece`, or words from --vocab_path or, without it, of the training rows."""
+    """The student's reader: the wordpieces of `wordpiece`, or words from --vocab_path or, without it, of the training
+    rows."""
     if wordpiece is not None:
         vocabulary: WordPiece | WordVocab = wordpiece
         if args.vocab_size not in (None, wordpiece.size):
-            raise UserError(f"--vocab_size {args.vocab_size}: {wordpiece.vocab_file} has {wordpiece.size} tokens; correct the flag or leave it out")
+            has = f"{wordpiece.vocab_file} has {wordpiece.size} tokens"
+            raise UserError(f"--vocab_size {args.vocab_size}: {has}; correct the flag or leave it out")
     elif args.vocab_path:
         vocabulary = WordVocab.from_file(args.vocab_path, args.vocab_size)
     else:
@@ -83,7 +92,11 @@ def features(rows: Rows, reader: Reader, teacher: WordPiece | None, args: Studen
         return Features(Texts(*student), encoded, labels)
     p_ngram, ngram = (args.p_ng if rows.text_b is None else 0.0), ((2, 10) if reader.language == "zh" else (2, 6))
     how = Augmentation(args.n_iter, args.p_mask, args.p_pos, p_ngram, ngram, args.seed)
-    made = [_copies(texts, reader, teacher, how, i, args) for i, texts in enumerate((rows.text_a, rows.text_b)) if texts is not None]
+    made = [
+        _copies(texts, reader, teacher, how, i, args)
+        for i, texts in enumerate((rows.text_a, rows.text_b))
+        if texts is not None
+    ]
     student = [Ragged.concat([plain, reader.fit(copies)]) for plain, (copies, _) in zip(student, made, strict=True)]
     if teacher is not None and encoded is not None:
         encoded = encoded.concat(teacher.from_pieces(*[pieces for _, pieces in made], max_length=args.max_seq_length))
@@ -109,7 +122,8 @@ def _copies(
     def ids(pieces: list[list[int]], masked: int) -> Ragged:
         return expand(copies, Ragged.from_lists([[masked], *pieces[1:]]))
 
-    # A masked word is [MASK] where the student reads BERT's wordpieces; a word vocabulary has no such token, and [UNK] serves both.
+    # A masked word is [MASK] where the student reads BERT's wordpieces; a word vocabulary has no such token, and
+    # [UNK] serves both.
     if isinstance(reader.vocabulary, WordPiece):
         same = ids(reader.vocabulary.pieces(table.units), reader.vocabulary.mask_id)
         return same, same
@@ -117,9 +131,19 @@ def _copies(
     return for_student, ids(teacher.pieces(table.units), teacher.unk_id) if teacher else for_student
 
 
-def initial_embeddings(args: StudentArgs, reader: Reader, wordpiece: WordPiece | None, model: str | Path) -> np.ndarray | None:
-    """[V, emb_dim] to start from, or None for random ones: word vectors of a file, or the wordpiece table of the BERT in the
-    folder `model`, reduced by PCA (a word is the mean of its pieces)."""
+def dev_texts(rows: dict[str, Rows], reader: Reader, task: Task) -> dict[str, tuple[Texts, np.ndarray]]:
+    """Each dev split as the student reads it, with its labels."""
+    return {
+        split: (reader.texts(rows[split].text_a, rows[split].text_b), np.asarray(rows[split].labels))
+        for split in task.dev_splits
+    }
+
+
+def initial_embeddings(
+    args: StudentArgs, reader: Reader, wordpiece: WordPiece | None, model: str | Path
+) -> np.ndarray | None:
+    """[V, emb_dim] to start from, or None for random ones: word vectors of a file, or the wordpiece table of the BERT
+    in the folder `model`, reduced by PCA (a word is the mean of its pieces)."""
     if not args.use_pretrained_emb:
         return None
     tokens = reader.vocabulary.tokens
@@ -127,7 +151,8 @@ def initial_embeddings(args: StudentArgs, reader: Reader, wordpiece: WordPiece |
         vectors = load_vectors(args.embedding_name)
         size = vectors.vector_size
         if size != args.emb_dim:
-            raise UserError(f"--emb_dim {args.emb_dim}: the vectors in {args.embedding_name} have {size} numbers; pass --emb_dim {size}")
+            what = f"the vectors in {args.embedding_name} have {size} numbers"
+            raise UserError(f"--emb_dim {args.emb_dim}: {what}; pass --emb_dim {size}")
         matrix, coverage = embedding_matrix(tokens, vectors, args.seed)
         log(f"{args.embedding_name}: vectors for {100 * coverage:.1f} % of {len(tokens):,} tokens")
         return matrix
@@ -168,4 +193,10 @@ def answer(student: BiLSTM, reader: Reader, rows: Rows, batch_size: int) -> Call
 
 def run_name(args: StudentArgs, prefix: str, alpha: float | None = None) -> str:
     """The run's name in its default folder; alpha is the teacher's weight."""
-    return naming.run_id(prefix, epochs=args.num_train_epochs, learning_rate=args.learning_rate, weight_decay=args.weight_decay, alpha=alpha)
+    return naming.run_id(
+        prefix,
+        epochs=args.num_train_epochs,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        alpha=alpha,
+    )

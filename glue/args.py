@@ -10,7 +10,9 @@ class GlueArgs(TaskOptions, TrainOptions, RuntimeOptions):
     """Fine-tune a BERT on a task; its best checkpoint is a teacher."""
 
     model_type: str = option("bert", "architecture", choices=("bert",))
-    model_name_or_path: str = option("bert-base-uncased", "folder of a BERT (PaddleNLP or PyTorch format), or a name PaddleNLP downloads")
+    model_name_or_path: str = option(
+        "bert-base-uncased", "folder of a BERT (PaddleNLP or PyTorch format), or a name PaddleNLP downloads"
+    )
     learning_rate: float = option(2e-5, "peak learning rate", alias="lr", above=0)
     warmup_proportion: float = option(0.1, "share of all steps over which the rate rises from 0", low=0, high=1)
     weight_decay: float = option(0.01, "decoupled decay of weights (not of biases and layer norms)", low=0)

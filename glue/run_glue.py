@@ -1,8 +1,9 @@
-"""Fine-tune a BERT on a GLUE task, BoolQ, ChnSentiCorp or your own rows. Its best checkpoint is a teacher for every recipe.
+"""Fine-tune a BERT on a GLUE task, BoolQ, ChnSentiCorp or your own rows: the teacher of every recipe.
 
-    python run_glue.py --task_name SST-2 --data_dir data/glue_data --model_name_or_path bert-base-uncased --num_train_epochs 3
-    python run_glue.py --train_file train.csv --dev_file dev.csv --text_column review --label_column stars --output_dir my_teacher
-    python run_glue.py --task_name SST-2 --data_dir data/glue_data --model_name_or_path my_teacher --do_train false --do_predict true
+    python run_glue.py --task_name SST-2 --data_dir ../data/glue_data --model_name_or_path bert-base-uncased
+    python run_glue.py --train_file train.csv --dev_file dev.csv --text_column review --output_dir my_teacher
+    python run_glue.py --task_name SST-2 --data_dir ../data/glue_data --model_name_or_path my_teacher \
+        --do_train false --do_predict true
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from glue.args import GlueArgs
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the folder of the fine-tuned model."""
-    args = parse(GlueArgs, argv, __doc__)                                                          # 1. flags
+    # 1. Flags, before anything heavy is imported.
+    args = parse(GlueArgs, argv, __doc__)
     runtime.start(args.device, args.amp)
     import numpy as np
     from paddle import Tensor
@@ -31,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.training.fit import Batches, fit
     from distill.training.monitor import Run
 
-    task = load_task(args)                                                                         # 2. task and data
+    # 2. Task and data.
+    task = load_task(args)
     found = find_model(args.model_name_or_path)
     found.check_length(args.max_seq_length)
     wordpiece = WordPiece.from_folder(found.folder)
@@ -39,18 +42,19 @@ def main(argv: Sequence[str] | None = None) -> Path:
     def encode(rows: Rows) -> Encoded:
         return wordpiece.encode(rows.text_a, rows.text_b, args.max_seq_length)
 
-    folder, weights = Path(args.output_dir or found.folder), found.weights
-    if not args.do_train and (folder / "run.yaml").exists() and folder.resolve() != found.folder.resolve():
-        raise UserError(f"--output_dir {folder}: holds a run, whose results would be lost; choose another --output_dir")
-    dev_rows = {split: load_rows(args, task, split) for split in task.dev_splits}
+    rows = {split: load_rows(args, task, split) for split in (*(("train",) if args.do_train else ()), *task.dev_splits)}
     test_rows = {split: load_rows(args, task, split) for split in task.test_splits if args.do_predict}
-    dev = {split: (encode(rows), rows.labels) for split, rows in dev_rows.items()}
-    model = load_bert(args.model_name_or_path, task.num_outputs, task.labels, args.seed,           # 3., 4. the model to be a teacher
-                      head="auto" if args.do_train else "stored")  # fmt: skip
+    dev = {split: (encode(rows[split]), rows[split].labels) for split in task.dev_splits}
 
-    def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:                                     # 5. losses
-        logits = model(batch["input_ids"], batch["token_type_ids"], attention_mask=batch["mask"])
-        return {"label": (label_mse if task.regression else hard_cross_entropy)(logits, batch["labels"])}
+    # 3. There is no teacher. 4. The model that is to be one.
+    head = "auto" if args.do_train else "stored"
+    model = load_bert(args.model_name_or_path, task.num_outputs, task.labels, args.seed, head)
+
+    # 5. Losses.
+    label_loss = label_mse if task.regression else hard_cross_entropy
+
+    def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"label": label_loss(bert_forward(model)(batch), batch["labels"])}
 
     def logits_of(texts: Encoded) -> np.ndarray:
         return predict(bert_forward(model), texts, args.eval_batch_size, wordpiece.pad_id)
@@ -58,40 +62,50 @@ def main(argv: Sequence[str] | None = None) -> Path:
     def dev_scores() -> dict[str, float]:
         return evaluate_splits(logits_of, dev, task)
 
-    def write_predictions() -> None:
-        for split, rows in test_rows.items():
+    def evaluate(folder: Path, weights: Path) -> None:
+        """Score the model and write the predictions that were asked for."""
+        first = rows[task.dev_splits[0]]
+        answer = lambda chosen: logits_of(encode(first.take(chosen)))  # noqa: E731
+        report(folder, dev_scores, answer, len(first), task, model, weights, args.eval_batch_size, args.seed)
+        write_predictions(folder)
+
+    def write_predictions(folder: Path) -> None:
+        for split, texts in test_rows.items():
             with evaluating(model):
-                logits = logits_of(encode(rows))
+                logits = logits_of(encode(texts))
             answers = logits[:, 0] if task.regression else logits.argmax(axis=1)
             runtime.log(f"written: {write_submission(task, split, answers, folder / submission_name(task, split))}")
 
-    if args.do_train:                                                                              # 6. fit
-        name = naming.run_id(task.name, epochs=args.num_train_epochs, learning_rate=args.learning_rate, weight_decay=args.weight_decay)
-        folder = Path(args.output_dir or naming.teacher_dir(task.name, name))
-        train = load_rows(args, task, "train")
-        this_run = Run(folder, settings(args), args.overwrite, cosmetic(args))
-        if this_run.finished:
-            runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
-            if test_rows and runtime.is_main():
-                model = load_bert(folder, task.num_outputs, head="stored")
-                write_predictions()
-            return folder
-        ids, labels = encode(train), train.labels
-        plan = BucketBatches(ids.lengths, args.batch_size, args.seed, rank=runtime.rank(), world_size=runtime.world_size())
-        batches = Batches(plan, lambda chosen: ids.pad(chosen, wordpiece.pad_id) | {"labels": labels[chosen]})
-        fit(model, losses, batches, args, this_run, dev_scores, task.metric, lambda best: save_bert(model, best, wordpiece, task.labels))
-        model, weights = load_bert(this_run.best_dir, task.num_outputs, head="stored"), this_run.best_dir / "model.safetensors"
-
-    if runtime.is_main():                                                                          # 7. evaluate
-        first = dev_rows[task.dev_splits[0]]
-        report(folder / "results_eval.json", dev_scores, lambda chosen: logits_of(encode(first.take(chosen))),
-               task, model, weights, len(first), args.eval_batch_size, args.seed)  # fmt: skip
-        write_predictions()
-
-    if args.do_train:                                                                              # 8. save
+    if not args.do_train:
+        folder = Path(args.output_dir or found.folder)
+        if (folder / "run.yaml").exists() and folder.resolve() != found.folder.resolve():
+            raise UserError(f"--output_dir {folder}: holds a run, whose results would be lost; choose another one")
         if runtime.is_main():
-            save_pdparams_beside(this_run.best_dir)
-        this_run.finish(task=task.name, train_rows=len(ids), real_token_share=round(plan.real_share(0), 4))
+            evaluate(folder, found.weights)
+        return folder
+
+    # 6. Fit.
+    rates = {"epochs": args.num_train_epochs, "learning_rate": args.learning_rate, "weight_decay": args.weight_decay}
+    folder = Path(args.output_dir or naming.teacher_dir(task.name, naming.run_id(task.name, **rates)))
+    this_run = Run(folder, settings(args), args.overwrite, cosmetic(args))
+    if this_run.finished:
+        runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
+        if test_rows and runtime.is_main():
+            model = load_bert(folder, task.num_outputs, head="stored")
+            write_predictions(folder)
+        return folder
+    train, labels = encode(rows["train"]), rows["train"].labels
+    plan = BucketBatches(train.lengths, args.batch_size, args.seed, True, runtime.rank(), runtime.world_size())
+    batches = Batches(plan, lambda chosen: train.pad(chosen, wordpiece.pad_id) | {"labels": labels[chosen]})
+    save = lambda best: save_bert(model, best, wordpiece, task.labels)  # noqa: E731
+    fit(model, losses, batches, args, this_run, dev_scores, task.metric, save)
+
+    # 7. Evaluate the best. 8. Save.
+    model = load_bert(this_run.best_dir, task.num_outputs, head="stored")
+    if runtime.is_main():
+        evaluate(folder, this_run.best_dir / "model.safetensors")
+        save_pdparams_beside(this_run.best_dir)
+    this_run.finish(task=task.name, train_rows=len(train), real_token_share=round(plan.real_share(0), 4))
     return folder
 
 

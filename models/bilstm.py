@@ -1,9 +1,10 @@
-"""The BiLSTM student of Tang et al. 2019, "Distilling Task-Specific Knowledge from BERT into Simple Neural Networks", section 3.
+"""The BiLSTM student of Tang et al. 2019, "Distilling Task-Specific Knowledge from BERT into Simple Neural Networks",
+section 3.
 
 One text:   embedding -> BiLSTM -> h = [last forward; last backward] -> tanh(W1 h) -> W2
 Two texts:  the same BiLSTM reads both (siamese); W1 reads [u; v; u + v; |u - v|].
-The states are those of the last real token and the first: padding is never read. Dropout acts on the embeddings and before each
-linear layer, so it acts with one layer too.
+The states are those of the last real token and the first: padding is never read. Dropout acts on the embeddings and
+before each linear layer, so it acts with one layer too.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ from distill.tensors import fill, load_tensors, save_tensors
 
 @dataclass(frozen=True)
 class BiLSTMConfig:
-    """Sizes of a BiLSTM student. `labels` are in index order, empty for regression; `reads` is `wordpieces` or `words`."""
+    """Sizes of a BiLSTM student. `labels` are in index order, empty for regression; `reads` is `wordpieces` or
+    `words`."""
 
     vocab_size: int
     labels: tuple[str, ...]
@@ -48,21 +50,31 @@ class BiLSTMConfig:
 class BiLSTM(nn.Layer):
     """Logits of one text or of a pair.
 
-    embeddings: [vocab_size, embedding_size] float32 to start from; without it the table is uniform(-init_scale, init_scale).
-    Row 0 is the padding and stays zero.
-    sparse_embeddings: the table's gradient holds only the rows of the batch (for Adam with lazy_mode).
+    embeddings: [vocab_size, embedding_size] float32 to start from; without it the table is uniform(-init_scale,
+    init_scale). Row 0 is the padding and stays zero. sparse_embeddings: the table's gradient holds only the rows of
+    the batch (for Adam with lazy_mode).
     """
 
-    def __init__(self, config: BiLSTMConfig, embeddings: np.ndarray | None = None, sparse_embeddings: bool = False) -> None:
+    def __init__(
+        self, config: BiLSTMConfig, embeddings: np.ndarray | None = None, sparse_embeddings: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         scale = nn.initializer.Uniform(-config.init_scale, config.init_scale)
         hidden, features = config.hidden_size, (8 if config.pair else 2) * config.hidden_size
         self.embedding = nn.Embedding(
-            config.vocab_size, config.embedding_size, padding_idx=0, sparse=sparse_embeddings, weight_attr=paddle.ParamAttr(initializer=scale)
+            config.vocab_size,
+            config.embedding_size,
+            padding_idx=0,
+            sparse=sparse_embeddings,
+            weight_attr=paddle.ParamAttr(initializer=scale),
         )
         self.lstm = nn.LSTM(
-            config.embedding_size, hidden, num_layers=config.num_layers, direction="bidirect", dropout=config.dropout if config.num_layers > 1 else 0.0
+            config.embedding_size,
+            hidden,
+            num_layers=config.num_layers,
+            direction="bidirect",
+            dropout=config.dropout if config.num_layers > 1 else 0.0,
         )
         self.fc = nn.Linear(features, hidden, weight_attr=paddle.ParamAttr(initializer=scale))
         self.classifier = nn.Linear(hidden, config.num_outputs, weight_attr=paddle.ParamAttr(initializer=scale))
@@ -72,12 +84,17 @@ class BiLSTM(nn.Layer):
         self.embedding.weight.set_value(table)
 
     def encode(self, ids: paddle.Tensor, lengths: paddle.Tensor) -> paddle.Tensor:
-        """[B, L] ids and [B] lengths -> [B, 2 * hidden]: last forward state beside last backward state of the top layer."""
+        """[B, L] ids and [B] lengths -> [B, 2 * hidden]: last forward state beside last backward state of the top
+        layer."""
         _, (states, _) = self.lstm(self.dropout(self.embedding(ids)), sequence_length=lengths)
         return paddle.concat([states[-2], states[-1]], axis=-1)
 
     def forward(
-        self, ids: paddle.Tensor, lengths: paddle.Tensor, ids_b: paddle.Tensor | None = None, lengths_b: paddle.Tensor | None = None
+        self,
+        ids: paddle.Tensor,
+        lengths: paddle.Tensor,
+        ids_b: paddle.Tensor | None = None,
+        lengths_b: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
         """[B, L] ids of the text (and of the second text) -> [B, outputs] logits."""
         features = self.encode(ids, lengths)
@@ -92,7 +109,8 @@ class BiLSTM(nn.Layer):
 
 
 class Reader:
-    """From text to the ids that a student reads: BERT's wordpieces without special tokens, or the words of its own vocabulary."""
+    """From text to the ids that a student reads: BERT's wordpieces without special tokens, or the words of its own
+    vocabulary."""
 
     def __init__(self, vocabulary: WordPiece | WordVocab, language: str, max_length: int) -> None:
         self.vocabulary, self.language, self.max_length = vocabulary, language, max_length
@@ -117,7 +135,9 @@ class Reader:
         """Rows of ids cut to `max_length`; an empty one becomes one unknown token."""
         lengths = rows.lengths
         if (lengths == 0).any():
-            unknown = Ragged(np.append(rows.values, np.int32(self.vocabulary.unk_id)), np.append(rows.offsets, len(rows.values) + 1))
+            unknown = Ragged(
+                np.append(rows.values, np.int32(self.vocabulary.unk_id)), np.append(rows.offsets, len(rows.values) + 1)
+            )
             rows = unknown.take(np.where(lengths == 0, len(rows), np.arange(len(rows))))
         return rows.take(np.arange(len(rows)), 0, np.minimum(rows.lengths, self.max_length))
 
@@ -129,7 +149,9 @@ class Reader:
 
     @classmethod
     def load(cls, folder: Path, config: BiLSTMConfig) -> "Reader":
-        vocabulary = WordPiece.from_folder(folder) if config.reads == "wordpieces" else WordVocab.from_file(folder / "words.txt")
+        vocabulary = (
+            WordPiece.from_folder(folder) if config.reads == "wordpieces" else WordVocab.from_file(folder / "words.txt")
+        )
         return cls(vocabulary, config.language, config.max_length)
 
 
@@ -168,7 +190,9 @@ def predict(model: BiLSTM, texts: Texts, batch_size: int) -> np.ndarray:
     return logits
 
 
-def create(config: BiLSTMConfig, seed: int, embeddings: np.ndarray | None = None, sparse_embeddings: bool = False) -> BiLSTM:
+def create(
+    config: BiLSTMConfig, seed: int, embeddings: np.ndarray | None = None, sparse_embeddings: bool = False
+) -> BiLSTM:
     """A student whose random weights depend on `config` and `seed` alone, whether or not it is given embeddings."""
     paddle.seed(seed)
     return BiLSTM(config, embeddings, sparse_embeddings)
@@ -196,7 +220,8 @@ def load_student(folder: str | Path) -> tuple[BiLSTM, Reader]:
         raise UserError(f"{folder / 'config.json'}: not a BiLSTM's settings ({error})") from None
     reader = Reader.load(folder, config)
     if len(reader.vocabulary.tokens) != config.vocab_size:
-        raise UserError(f"{folder}: the vocabulary has {len(reader.vocabulary.tokens)} tokens, the model {config.vocab_size}; copy the whole folder again")
+        tokens = len(reader.vocabulary.tokens)
+        raise UserError(f"{folder}: {tokens} tokens, the model has {config.vocab_size}; copy the whole folder again")
     model = BiLSTM(config)
     fill(model, load_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     model.eval()

@@ -44,6 +44,10 @@ def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
 
     def logits(text_a: Sequence[str], text_b: Sequence[str] | None, batch_size: int) -> np.ndarray:
         with evaluating(model):
-            return predict(bert_forward(model), wordpiece.encode(text_a, text_b, max_length), batch_size, wordpiece.pad_id)
+            return predict(
+                bert_forward(model), wordpiece.encode(text_a, text_b, max_length), batch_size, wordpiece.pad_id
+            )
 
-    return Predictor(model, found.labels or (), None, logits)
+    # A config without names: the classes are called by their numbers.
+    names = found.labels or tuple(map(str, range(found.num_outputs)))
+    return Predictor(model, names if found.num_outputs > 1 else (), None, logits)

@@ -1,7 +1,8 @@
-"""The main job from end to end: fine-tune a teacher, train a BiLSTM without and with it, compare the three, use the student.
+"""The main job from end to end: fine-tune a teacher, train a BiLSTM without and with it, compare the three, use the
+student.
 
-    make demo                       # on review sentences that the project generates itself; under 5 minutes on 2 cores
-    make demo DATA_DIR=glue_data    # on SST-2 from the folder that holds SST-2/train.tsv and dev.tsv
+make demo                       # on review sentences that the project generates itself; under 5 minutes on 2 cores
+make demo DATA_DIR=glue_data    # on SST-2 from the folder that holds SST-2/train.tsv and dev.tsv
 """
 
 import time
@@ -39,21 +40,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     unlabelled: list[str] = []
     if args.data_dir:
         data_dir = args.data_dir
-        teacher_flags, alone_flags, distil_flags = ["--num_train_epochs", "1"], ["--max_epoch", "3"], ["--max_epoch", "3", "--n_iter", "1"]
+        teacher_flags, alone_flags, distil_flags = (
+            ["--num_train_epochs", "1"],
+            ["--max_epoch", "3"],
+            ["--max_epoch", "3", "--n_iter", "1"],
+        )
     else:
         paths = write_demo_data(folder / "data")
         data_dir, unlabelled = str(folder / "data"), ["--unlabelled_file", str(paths["unlabelled"])]
-        teacher_flags, alone_flags, distil_flags = ["--num_train_epochs", "4"], ["--max_epoch", "30"], ["--max_epoch", "4", "--n_iter", "4"]
+        teacher_flags, alone_flags, distil_flags = (
+            ["--num_train_epochs", "4"],
+            ["--max_epoch", "30"],
+            ["--max_epoch", "4", "--n_iter", "4"],
+        )
 
     def flags(name: str, *more: str) -> list[str]:
         return ["--task_name", "SST-2", "--data_dir", data_dir, "--output_dir", str(folder / name), *more]
 
     title("1/4  the teacher: all-MiniLM-L6-v2 (BERT, 6 layers), fine-tuned on the labelled rows")
-    teacher = run_glue.main(flags("teacher", "--model_name_or_path", "all-MiniLM-L6-v2", "--learning_rate", "5e-5", *teacher_flags))
-    lstm = ["--optimizer", "adam", "--lr", "1e-3", "--scheduler", "linear", "--dropout_prob", "0.3", "--batch_size", "64"]
+    teacher = run_glue.main(
+        flags("teacher", "--model_name_or_path", "all-MiniLM-L6-v2", "--learning_rate", "5e-5", *teacher_flags)
+    )
+    lstm = [
+        "--optimizer",
+        "adam",
+        "--lr",
+        "1e-3",
+        "--scheduler",
+        "linear",
+        "--dropout_prob",
+        "0.3",
+        "--batch_size",
+        "64",
+    ]
     title("2/4  the student alone: a BiLSTM on the labelled rows")
     alone = small.main(flags("alone", "--model_name", str(teacher), *lstm, *alone_flags))
-    title("3/4  the student distilled: the same BiLSTM taught by the teacher" + (", on unlabelled rows too" if unlabelled else ""))
+    title(
+        "3/4  the student distilled: the same BiLSTM taught by the teacher"
+        + (", on unlabelled rows too" if unlabelled else "")
+    )
     lstm += ["--teacher_path", str(teacher), "--cache_dir", str(folder / "cache"), "--use_pretrained_emb", "true"]
     distilled = bert_distill.main(flags("distilled", *lstm, *distil_flags, *unlabelled))
 
@@ -62,13 +87,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = {name: read_json(path / "results_eval.json") for name, path in models.items()}
     written = table(results)
     print(written)
-    source = "SST-2" if args.data_dir else "generated review sentences (made by this project; scores say nothing about real reviews)"
+    source = (
+        "SST-2"
+        if args.data_dir
+        else "generated review sentences (made by this project; scores say nothing about real reviews)"
+    )
     write_atomic(folder / "table.md", f"Data: {source}. Dev rows: {results['BiLSTM alone']['rows']}.\n\n{written}\n")
     chart(results, folder / "chart.png", source)
-    print(f"\nthe distilled student reads:\n" + "\n".join(classify(str(distilled), SENTENCES)))
+    print("\nthe distilled student reads:\n" + "\n".join(classify(str(distilled), SENTENCES)))
     print(f"\ntable and chart: {folder / 'table.md'}, {folder / 'chart.png'}")
     print(f"curves:          visualdl --logdir {folder}")
-    print(f"classify:        python tools/predict.py {distilled} \"your sentence\"")
+    print(f'classify:        python tools/predict.py {distilled} "your sentence"')
     print(f"total:           {time.monotonic() - started:.0f} s on {runtime.hardware()['cores']} cores")
 
 
@@ -82,7 +111,14 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines = ["| model | dev accuracy | parameters | on disk | ms a sentence | speed-up |", "|---|---|---|---|---|---|"]
     for name, r in results.items():
         ms = r["latency_ms"]["p50"]
-        cells = (name, f"{r['accuracy']:.3f}", f"{r['parameters'] / 1e6:.1f} M", r["modelSize"], f"{ms:.2f}", f"{reference / ms:.1f}x")
+        cells = (
+            name,
+            f"{r['accuracy']:.3f}",
+            f"{r['parameters'] / 1e6:.1f} M",
+            r["modelSize"],
+            f"{ms:.2f}",
+            f"{reference / ms:.1f}x",
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -98,10 +134,20 @@ def chart(results: dict[str, dict[str, Any]], path: Path, source: str) -> None:
     for name, r in results.items():
         x, y = r["latency_ms"]["p50"], r["accuracy"]
         axes.scatter(x, y, s=60)
-        axes.annotate(f"{name}\n{y:.3f}, {r['parameters'] / 1e6:.1f} M parameters", (x, y), textcoords="offset points", xytext=(8, -4), fontsize=8)
+        axes.annotate(
+            f"{name}\n{y:.3f}, {r['parameters'] / 1e6:.1f} M parameters",
+            (x, y),
+            textcoords="offset points",
+            xytext=(8, -4),
+            fontsize=8,
+        )
     axes.set_xscale("log")
     axes.margins(x=0.35, y=0.25)
-    axes.set(xlabel="milliseconds a sentence, one at a time (log scale)", ylabel="dev accuracy", title="Score against latency")
+    axes.set(
+        xlabel="milliseconds a sentence, one at a time (log scale)",
+        ylabel="dev accuracy",
+        title="Score against latency",
+    )
     figure.text(0.01, 0.01, f"Data: {source}", fontsize=6)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     temporary = path.with_suffix(".tmp.png")

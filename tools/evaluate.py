@@ -40,23 +40,33 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     from models.predictor import open_folder
 
     task, predictor = load_task(args), open_folder(args.folder, args.max_seq_length)
-    if predictor.labels and tuple(predictor.labels) != task.labels:
-        raise UserError(f"{args.folder}: its labels are {', '.join(predictor.labels)}, those of {task.name} {', '.join(task.labels)}")
+    if predictor.pair not in (None, task.pair):
+        kinds = ("one text", "two texts")
+        raise UserError(f"{args.folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
+    unnamed = len(predictor.labels) == len(task.labels) and all(label.isdigit() for label in predictor.labels)
+    if predictor.labels != task.labels and not unnamed:
+        theirs, ours = ", ".join(predictor.labels), ", ".join(task.labels)
+        raise UserError(f"{args.folder}: its labels are {theirs}, those of {task.name} {ours}")
     train = load_rows(args, task, "train")
     known = set(zip(train.text_a, train.text_b or train.text_a, strict=True))
     found: dict[str, Any] = {}
     for split in (*task.dev_splits, *task.test_splits):
         try:
             rows = load_rows(args, task, split)
-        except UserError:
+        except UserError as error:
             if split in task.dev_splits:
                 raise
-            continue  # test rows are not always at hand
+            runtime.log(f"left out: {error}")  # test rows are not always at hand
+            continue
         if rows.labels is None:
             continue
         logits = predictor.logits(rows.text_a, rows.text_b, args.eval_batch_size)
         fresh = np.array([text not in known for text in zip(rows.text_a, rows.text_b or rows.text_a, strict=True)])
-        found[split] = {"rows": len(rows), "scores": score(logits, rows.labels, task), "rows_not_in_train": int(fresh.sum())}
+        found[split] = {
+            "rows": len(rows),
+            "scores": score(logits, rows.labels, task),
+            "rows_not_in_train": int(fresh.sum()),
+        }
         if 0 < fresh.sum() < len(rows):
             found[split]["scores_not_in_train"] = score(logits[fresh], rows.labels[fresh], task)
         for name in ("scores", "scores_not_in_train"):

@@ -1,8 +1,9 @@
-"""Time several finished models on the same rows, in turn, in one process: the latencies that the results' tables compare.
+"""Time several finished models on the same rows, in turn, in one process: the latencies of the results' tables.
 
-    python tools/latency.py sst2 --task_name SST-2 --data_dir data/glue_data --folders models/teacher_model/SST-2/RUN runs/my_student
+    python tools/latency.py sst2 --task_name SST-2 --data_dir data/glue_data --folders my_teacher my_student
 
-Writes results/latency_NAME.json: {"models": {folder: {"latency_ms", "samples_per_second"}}, "rows", "rounds", command, versions, hardware}.
+Writes results/latency_NAME.json: {"models": {folder: {"latency_ms", "samples_per_second"}}, "rows", "rounds",
+command, versions, hardware}.
 """
 
 import shlex
@@ -35,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Returns what it writes."""
     args = parse(LatencyArgs, argv, __doc__)
     if not args.name or not args.folders:
-        raise UserError("give a name and --folders: python tools/latency.py NAME --task_name SST-2 --folders FOLDER ...")
+        raise UserError(
+            "give a name and --folders: python tools/latency.py NAME --task_name SST-2 --folders FOLDER ..."
+        )
     runtime.start(args.device)
     from distill.data.tasks import load_rows, load_task
     from distill.evaluation.latency import Latency, measure

@@ -1,6 +1,6 @@
 """Classify texts with a teacher's or student's folder.
 
-    python tools/predict.py models/student_model/distilled_lstm/SST-2/RUN "a warm and clever film" "two hours I want back"
+python tools/predict.py models/student_model/distilled_lstm/SST-2/RUN "a warm and clever film" "two hours I want back"
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,9 @@ class PredictArgs(RuntimeOptions):
     """Classify texts."""
 
     folder: str = field(default="", positional=True, help="folder of a model")
-    texts: list[str] = field(default_factory=list, positional=True, nargs="*", help="texts; of a pair: two texts with a TAB between")
+    texts: list[str] = field(
+        default_factory=list, positional=True, nargs="*", help="texts; of a pair: two texts with a TAB between"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,12 +44,16 @@ def classify(folder: str, texts: Sequence[str]) -> list[str]:
     width = 2 if predictor.pair or (predictor.pair is None and len(pairs[0]) > 1) else 1
     for text, parts in zip(texts, pairs, strict=True):
         if len(parts) != width or not all(part.strip() for part in parts):
-            raise UserError(f"{text!r}: {'two texts with a TAB between' if width == 2 else 'one text without a TAB'} needed")
+            raise UserError(
+                f"{text!r}: {'two texts with a TAB between' if width == 2 else 'one text without a TAB'} needed"
+            )
     logits = predictor.logits([parts[0] for parts in pairs], [parts[1] for parts in pairs] if width == 2 else None, 64)
     if not predictor.labels:
         return [f"{score:.4f}\t{text}" for score, text in zip(logits[:, 0], texts, strict=True)]
     shares = softmax(logits.astype("float64"), axis=1)
-    return [f"{predictor.labels[row.argmax()]}\t{row.max():.4f}\t{text}" for row, text in zip(shares, texts, strict=True)]
+    return [
+        f"{predictor.labels[row.argmax()]}\t{row.max():.4f}\t{text}" for row, text in zip(shares, texts, strict=True)
+    ]
 
 
 if __name__ == "__main__":

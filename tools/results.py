@@ -1,20 +1,23 @@
 """Results are data: keep a finished run as results/NAME.json, and make the READMEs' tables from these files.
 
     python tools/results.py keep models/teacher_model/SST-2/RUN sst2_teacher
-    python tools/results.py tables            # writes the tables named in results/tables.yaml into README.md and README_zh.md
+    python tools/results.py tables
+
+`tables` writes the tables of results/tables.yaml into the READMEs.
 """
 
-import argparse
 import re
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from simple_parsing import field
 
-from distill.cli import run
+from distill.cli import parse, run
 from distill.errors import UserError
 from distill.files import read_json, write_atomic, write_json
 from distill.naming import ROOT
@@ -23,9 +26,19 @@ RESULTS = ROOT / "results"
 READMES = ("README.md", "README_zh.md", "glue/README.md", "distill_lstm/README.md")
 _CHINESE = {
     "model": "模型", "parameters": "参数量", "on disk": "磁盘占用", "ms a text": "每条毫秒", "speed-up": "加速",
-    "dev accuracy": "dev 准确率", "test accuracy": "test 准确率", "dev, not in train": "dev 去重", "test, not in train": "test 去重",
+    "dev accuracy": "dev 准确率", "test accuracy": "test 准确率", "dev, not in train": "dev 去重",
+    "test, not in train": "test 去重",
 }  # fmt: skip
 _SCORES = ("accuracy", "f_1", "MCC", "precision", "recall", "pearson", "spearman", "pearson_spearman")
+
+
+@dataclass
+class ResultsArgs:
+    """Keep a run, or make the tables."""
+
+    command: str = field(default="", positional=True, nargs="?", help="keep or tables")
+    folder: str = field(default="", positional=True, nargs="?", help="keep: folder of a finished run")
+    name: str = field(default="", positional=True, nargs="?", help="keep: name of the result")
 
 
 def keep(folder: Path, name: str) -> dict[str, Any]:
@@ -46,7 +59,16 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
         "folder": folder.as_posix(),
         "training": {
             key: facts[key]
-            for key in ("train_rows", "rows", "steps", "seconds", "samples_per_second", "resumed", "peak_memory_bytes", "real_token_share")
+            for key in (
+                "train_rows",
+                "rows",
+                "steps",
+                "seconds",
+                "samples_per_second",
+                "resumed",
+                "peak_memory_bytes",
+                "real_token_share",
+            )
         },
         "finished_at": facts["finished_at"],
         "versions": facts["versions"],
@@ -59,11 +81,12 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
 
 
 def table(spec: dict[str, Any], language: str = "en") -> str:
-    """A Markdown table of one entry of results/tables.yaml: a line for each of `rows`, the mean and range over its runs' seeds.
+    """A Markdown table of one entry of results/tables.yaml: a line for each of `rows`, the mean and range over its
+    runs' seeds.
 
-    `scores` maps a path in a result file (`scores/accuracy`, `splits/test/scores/accuracy`) to the column's name. `latency` names
-    the result of tools/latency.py in which all of the table's models were timed together (in each row its first run's); speed-ups are
-    relative to the first row. Without `latency` these columns are left out.
+    `scores` maps a path in a result file (`scores/accuracy`, `splits/test/scores/accuracy`) to the column's name.
+    `latency` names the result of tools/latency.py in which all of the table's models were timed together (in each row
+    its first run's); speed-ups are relative to the first row. Without `latency` these columns are left out.
     """
     kept = [(row, [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
     heads = [spec["head"], *spec["scores"].values(), "parameters", "on disk"]
@@ -94,7 +117,8 @@ def _at(result: Any, path: str) -> Any:
 
 
 def filled(text: str, specs: dict[str, Any], language: str = "en") -> str:
-    """`text` with what stands between `<!-- table NAME -->` and `<!-- end -->` made anew. Raises UserError for an unknown NAME."""
+    """`text` with what stands between `<!-- table NAME -->` and `<!-- end -->` made anew. Raises UserError for an
+    unknown NAME."""
 
     def replace(match: re.Match[str]) -> str:
         if match[1] not in specs:
@@ -105,17 +129,13 @@ def filled(text: str, specs: dict[str, Any], language: str = "en") -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    keeping = commands.add_parser("keep", help="keep a finished run")
-    keeping.add_argument("folder", type=Path)
-    keeping.add_argument("name")
-    commands.add_parser("tables", help="make the READMEs' tables")
-    args = parser.parse_args(argv)
-    if args.command == "keep":
-        scores = keep(args.folder, args.name)["scores"]
+    args = parse(ResultsArgs, argv, __doc__)
+    if args.command == "keep" and args.folder and args.name:
+        scores = keep(Path(args.folder), args.name)["scores"]
         print(f"results/{args.name}.json: " + "  ".join(f"{key} {value:.4f}" for key, value in scores.items()))
         return
+    if args.command != "tables" or args.folder:
+        raise UserError("give one of: python tools/results.py keep FOLDER NAME; python tools/results.py tables")
     specs = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
     for name in READMES:
         path = ROOT / name

@@ -1,9 +1,9 @@
 """Augmented copies of rows: masking, replacement by a word of the same class, n-gram sampling.
 
-Source: Tang et al. 2019 (arXiv 1903.12136), section 3.3. Each copy is made of its own row's units and of nothing else. All draws
-are hashes of (seed, row, copy, position), so a row's copies are the same whatever rows stand beside it and in whatever order.
-A unit is a wordpiece or a word; `UnitTable` gives each distinct unit the ids that each model reads, so both models always see the
-same masked positions and the same n-gram.
+Source: Tang et al. 2019 (arXiv 1903.12136), section 3.3. Each copy is made of its own row's units and of nothing
+else. All draws are hashes of (seed, row, copy, position), so a row's copies are the same whatever rows stand beside
+it and in whatever order. A unit is a wordpiece or a word; `UnitTable` gives each distinct unit the ids that each
+model reads, so both models always see the same masked positions and the same n-gram.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,8 +24,11 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def uniform(seed: int, stream: int, rows: np.ndarray, copies: np.ndarray, positions: np.ndarray | int = 0) -> np.ndarray:
-    """Numbers in [0, 1), float64, one for each (row, copy, position): a function of the arguments and of nothing else."""
+def uniform(
+    seed: int, stream: int, rows: np.ndarray, copies: np.ndarray, positions: np.ndarray | int = 0
+) -> np.ndarray:
+    """Numbers in [0, 1), float64, one for each (row, copy, position): a function of the arguments and of nothing
+    else."""
     state = np.full(1, seed % 2**64, np.uint64)
     for part in (np.full(1, stream), rows, copies, np.asarray(positions)):
         state = _mixed((state ^ part.astype(np.uint64)) + _STEP)
@@ -76,13 +79,16 @@ class Classes:
         first = np.searchsorted(sorted_classes, classes, side="left")
         last = np.searchsorted(sorted_classes, classes, side="right") - 1
         low = cumulated[first] - self.counts[order[first]]
-        chosen = order[np.clip(np.searchsorted(cumulated, low + u * (cumulated[last] - low), side="right"), first, last)]
+        chosen = order[
+            np.clip(np.searchsorted(cumulated, low + u * (cumulated[last] - low), side="right"), first, last)
+        ]
         return np.where(classes < 0, units, chosen)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How copies are made: probabilities of masking and of replacing a unit and of keeping an n-gram only, and its length."""
+    """How copies are made: probabilities of masking and of replacing a unit and of keeping an n-gram only, and its
+    length."""
 
     copies: int = 20
     p_mask: float = 0.1
@@ -93,10 +99,12 @@ class Augmentation:
 
 
 def augment(rows: Ragged, how: Augmentation, mask: int = 0, stream: int = 0, classes: Classes | None = None) -> Ragged:
-    """`copies * n` rows of units: the copies of row 0, then those of row 1, and so on; the rows themselves are not among them.
+    """`copies * n` rows of units: the copies of row 0, then those of row 1, and so on; the rows themselves are not
+    among them.
 
-    One uniform draw decides for each unit (below p_mask: `mask` takes its place; below p_mask + p_replace: a unit of its class),
-    another for each copy whether only an n-gram is kept. `stream` keeps the two texts of a pair independent.
+    One uniform draw decides for each unit (below p_mask: `mask` takes its place; below p_mask + p_replace: a unit of
+    its class), another for each copy whether only an n-gram is kept. `stream` keeps the two texts of a pair
+    independent.
     """
     block = 8192  # rows at a time: the working arrays stay small whatever the size of the data set
     starts = range(0, len(rows), block)

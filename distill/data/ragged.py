@@ -23,7 +23,9 @@ class Ragged:
     @classmethod
     def concat(cls, parts: Sequence["Ragged"]) -> "Ragged":
         lengths = [part.lengths for part in parts]
-        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int64)]))])
+        offsets = np.concatenate(
+            [np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int64)]))]
+        )
         return cls(np.concatenate([part.values for part in parts] or [np.zeros(0, np.int32)]), offsets)
 
     @property

@@ -202,13 +202,16 @@ class WordPiece:
         return Encoded.joined(parts)
 
     def from_pieces(self, pieces_a: Ragged, pieces_b: Ragged | None = None, *, max_length: int) -> Encoded:
-        """As `encode`, from rows of piece ids without special tokens, such as `pieces` makes and augmentation changes."""
+        """As `encode`, from rows of piece ids without special tokens, such as `pieces` makes and augmentation
+        changes."""
         _check_max_length(max_length, pieces_b is not None)
         parts = []
         for start in range(0, len(pieces_a), _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, len(pieces_a)))
             a, b = pieces_a.take(rows), pieces_b.take(rows) if pieces_b is not None else None
-            parts.append(self._assemble((a.values, a.lengths), (b.values, b.lengths) if b is not None else None, max_length))
+            parts.append(
+                self._assemble((a.values, a.lengths), (b.values, b.lengths) if b is not None else None, max_length)
+            )
         return Encoded.joined(parts)
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
@@ -221,9 +224,14 @@ class WordPiece:
         return rows
 
     def save(self, folder: str | Path, **settings: Any) -> None:
-        """Write vocab.txt and tokenizer_config.json (with `settings` added), from which `from_folder` and PaddleNLP make the same tokenizer."""
+        """Write vocab.txt and tokenizer_config.json (with `settings` added), from which `from_folder` and PaddleNLP
+        make the same tokenizer."""
         write_atomic(Path(folder) / "vocab.txt", "".join(f"{token}\n" for token in self.tokens))
-        own = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lowercase, "strip_accents": self._table.strip_accents}
+        own = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": self.lowercase,
+            "strip_accents": self._table.strip_accents,
+        }
         write_json(Path(folder) / "tokenizer_config.json", own | settings)
 
     def digest(self) -> str:

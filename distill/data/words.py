@@ -100,8 +100,8 @@ def segment(texts: Sequence[str], language: str) -> list[list[str]]:
 
 
 def parts_of_speech(words: Sequence[str], language: str, path: str | Path | None) -> list[str]:
-    """The part of speech of each word, '' where it is not known: from a file of `word TAB tag` lines, in Chinese without one from
-    jieba's dictionary.
+    """The part of speech of each word, '' where it is not known: from a file of `word TAB tag` lines, in Chinese
+    without one from jieba's dictionary.
 
     Raises UserError (`path:line`) for a file that cannot be read, and for English words without a file.
     """

@@ -62,7 +62,9 @@ class ModelFolder:
         """Raise UserError when the model has too few positions for inputs of `max_length` tokens."""
         positions = self.config.get("max_position_embeddings", 512)
         if max_length > positions:
-            raise UserError(f"--max_seq_length {max_length}: the model in {self.folder} reads at most {positions} tokens")
+            raise UserError(
+                f"--max_seq_length {max_length}: the model in {self.folder} reads at most {positions} tokens"
+            )
 
 
 def find_model(path: str | Path) -> ModelFolder:

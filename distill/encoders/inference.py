@@ -1,7 +1,7 @@
 """A BERT classifier as a fixed graph for forward passes on a CPU: Paddle Inference with oneDNN.
 
-Measured on 2 AMD cores, 6 layers/384, against the same model run eagerly, ms a batch: 32 x 16 tokens 47 and 103, 300 x 13 288 and 757,
-64 x 64 304 and 889. Logits differ by less than 1e-5.
+Measured on 2 AMD cores, 6 layers/384, against the same model run eagerly, ms a batch: 32 x 16 tokens 47 and 103, 300
+x 13 288 and 757, 64 x 64 304 and 889. Logits differ by less than 1e-5.
 """
 
 import os
@@ -33,14 +33,17 @@ def available() -> bool:
 
 
 def compiled(model: nn.Layer) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """`model`, a BertForSequenceClassification, with the weights it has now, in eval mode: a call from what `Encoded.pad` returns to
-    logits [B, C] float32. The same batch gives the same bits each time. Takes about half a second to make.
+    """`model`, a BertForSequenceClassification, with the weights it has now, in eval mode: a call from what
+    `Encoded.pad` returns to logits [B, C] float32. The same batch gives the same bits each time. Takes about half a
+    second to make.
     """
     from paddle import inference
     from paddle.static import InputSpec
 
     training = model.training
-    specs = [InputSpec([None, None], kind, name) for name, kind in zip(INPUTS, ("int64", "int64", "float32"), strict=True)]
+    specs = [
+        InputSpec([None, None], kind, name) for name, kind in zip(INPUTS, ("int64", "int64", "float32"), strict=True)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         model.eval()
         graph = paddle.jit.to_static(_Classifier(model), input_spec=specs, full_graph=True)
@@ -49,7 +52,9 @@ def compiled(model: nn.Layer) -> Callable[[Mapping[str, np.ndarray]], np.ndarray
         config.disable_gpu()
         config.disable_glog_info()
         config.enable_mkldnn()
-        config.set_mkldnn_cache_capacity(16)  # shapes whose plans are kept; without a limit memory grows with each new shape
+        config.set_mkldnn_cache_capacity(
+            16
+        )  # shapes whose plans are kept; without a limit memory grows with each new shape
         config.set_cpu_math_library_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         predictor = inference.create_predictor(config)
         if training:
@@ -64,4 +69,3 @@ def compiled(model: nn.Layer) -> Callable[[Mapping[str, np.ndarray]], np.ndarray
         return np.asarray(output.copy_to_cpu())
 
     return logits
-

@@ -79,17 +79,17 @@ def evaluate_splits(
 
 
 def report(
-    path: str | Path,
+    folder: str | Path,
     dev_scores: Callable[[], dict[str, float]],
     answer: Callable[[Sequence[int]], object],
+    rows: int,
     task: Task,
     model: nn.Layer,
     weights: str | Path,
-    rows: int,
     batch_size: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Evaluate and time a finished model, write results_eval.json (see `write_results`) to `path`, print the scores.
+    """Evaluate and time a finished model, write `folder`/results_eval.json (see `write_results`), print the scores.
 
     answer: takes numbers of dev rows, 0 to rows - 1, and returns when their logits are there, from the text on.
     """
@@ -97,6 +97,7 @@ def report(
         scores = dev_scores()
         latency = measure(answer, range(rows))
     log(f"{task.name} dev: " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    path = Path(folder) / "results_eval.json"
     return write_results(path, scores, task.metric, model, weights, latency, rows, batch_size, seed)
 
 

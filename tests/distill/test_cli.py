@@ -43,8 +43,16 @@ def test_a_boolean_alone_is_true_and_the_last_of_two_flags_counts() -> None:
 
 
 def test_other_spellings_of_a_flag() -> None:
-    args = parse(Args, ["--max_epoch", "7", "--lr", "0.5", "--glue_dir", "d", "--teacher_dir", "t", "--train_batch_size", "9"])
-    assert (args.num_train_epochs, args.learning_rate, args.data_dir, args.teacher_path, args.batch_size) == (7, 0.5, "d", "t", 9)
+    args = parse(
+        Args, ["--max_epoch", "7", "--lr", "0.5", "--glue_dir", "d", "--teacher_dir", "t", "--train_batch_size", "9"]
+    )
+    assert (args.num_train_epochs, args.learning_rate, args.data_dir, args.teacher_path, args.batch_size) == (
+        7,
+        0.5,
+        "d",
+        "t",
+        9,
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +121,11 @@ def test_settings_survive_yaml_and_cosmetic_ones_are_named(tmp_path: Path) -> No
     args = parse(Args, ["--lr", "3e-5", "--limit", "5"])
     path = config(tmp_path, yaml.safe_dump(settings(args)))
     assert parse(Args, ["--config", path]) == args
-    assert {"output_dir", "overwrite", "cache_dir"} <= cosmetic(args) and not {"seed", "batch_size", "data_dir"} & cosmetic(args)
+    assert {"output_dir", "overwrite", "cache_dir"} <= cosmetic(args) and not {
+        "seed",
+        "batch_size",
+        "data_dir",
+    } & cosmetic(args)
 
 
 def test_run_exits_with_status_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:

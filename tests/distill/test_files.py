@@ -20,7 +20,9 @@ def test_a_failure_in_the_block_leaves_the_old_content_and_no_temporary_file(tmp
 
 
 @pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "cannot be written")])
-def test_a_refusing_disk_is_one_line_with_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, says: str) -> None:
+def test_a_refusing_disk_is_one_line_with_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, says: str
+) -> None:
     path = tmp_path / "kept.txt"
     files.write_atomic(path, "old")
 

@@ -24,7 +24,8 @@ def cpuinfo(vendor: str, flags: str, cores: int = 2, threads: int = 1) -> str:
     return "\n".join(blocks) + "\n"
 
 
-ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n\nprocessor\t: 1\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\n"
+_ARM_CORE = "BogoMIPS\t: 50.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n"
+ARM = f"processor\t: 0\n{_ARM_CORE}\nprocessor\t: 1\n{_ARM_CORE}"
 
 
 @pytest.mark.parametrize(
@@ -56,10 +57,13 @@ def before_paddle(**environment: str) -> dict[str, str]:
     own = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "PADDLE_LOCAL_SIZE")
     clean = {name: value for name, value in os.environ.items() if name not in own and not name.startswith("MALLOC_")}
     code = (
-        "import json, os, sys; from distill import runtime; s = runtime.before_paddle(); assert runtime.before_paddle() == s;"
+        "import json, os, sys; from distill import runtime;"
+        "s = runtime.before_paddle(); assert runtime.before_paddle() == s;"
         "assert 'paddle' not in sys.modules; print(json.dumps([s, dict(os.environ)]))"
     )
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True
+    ).stdout
     settings, seen = json.loads(out)
     for name, value in settings.items():
         assert name == "allocator" or seen[name] == value
@@ -107,7 +111,7 @@ def test_seeds_fix_every_generator() -> None:
 
     def draw() -> tuple[float, float, float]:
         runtime.seed_all(5)
-        return random.random(), float(numpy.random.rand()), float(paddle.rand([1]))
+        return random.random(), float(numpy.random.rand()), float(paddle.rand([1]))  # noqa: NPY002
 
     assert draw() == draw()
 

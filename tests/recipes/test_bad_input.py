@@ -52,7 +52,7 @@ BAD_ROWS = {
     "empty text": ([HEADER, *ROWS[:2], " \t1", *ROWS], ":4: the text in 'sentence' is empty"),
     "missing column": (["text\tlabel", *ROWS], ":1: no column 'sentence' (columns found: text, label)"),
     "empty split": ([HEADER], ": the split is empty"),
-    "not UTF-8": (f"{HEADER}\na good film\t1\n".encode() + b"caf\xe9\t0\n", ":3: not UTF-8 text (byte 33)"),
+    "not UTF-8": (f"{HEADER}\na good film\t1\n".encode() + b"caf\xe9\t0\n", ":3: not UTF-8 text (byte 32)"),
 }
 
 
@@ -374,8 +374,8 @@ BAD_FLAGS = [
     (run_glue.main, "--warmup_proportion 1.5", "--warmup_proportion 1.5: must be at most 1"),
     (run_glue.main, "--optimizer sgd", "--optimizer sgd: must be one of adamw, adam, adadelta"),
     (run_glue.main, "--optimizer adam", "--weight_decay 0.01: acts with --optimizer adamw only"),
-    (run_glue.main, "--num_train_epochs many", "--num_train_epochs"),
-    (run_glue.main, "--do_train maybe", "--do_train"),
+    (run_glue.main, "--num_train_epochs many", "invalid int value: 'many'"),
+    (run_glue.main, "--do_train maybe", "argument --do_train/--nodo_train: Boolean value expected"),
     (run_glue.main, "--n_gpu 2", "--n_gpu: several devices are used by `python -m paddle.distributed.launch"),
     (run_glue.main, "--bach_size 8", "--bach_size: unknown flag; did you mean --batch_size?"),
     (run_glue.main, "--config none.yaml", "--config none.yaml: no such file"),
@@ -411,7 +411,8 @@ def test_flags(main, flags, expected, data_dir, encoder, teachers, tmp_path, mon
         small.main: lambda: [*lstm(data_dir, tmp_path / "run"), "--model_name", str(encoder)],
         bert_distill.main: lambda: distil(data_dir, teachers("SST-2"), tmp_path / "run"),
     }[main]()
-    assert refused(main, [*common, *flags.split()], tmp_path).startswith(expected)
+    line = refused(main, [*common, *flags.split()], tmp_path)
+    assert expected in line and flags.split()[0] in line
 
 
 # By the command line

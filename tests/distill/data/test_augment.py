@@ -85,7 +85,12 @@ def test_uniform_is_uniform_and_its_arguments_all_matter() -> None:
     u = uniform(7, 0, rows, copies, 2)
     counts = np.histogram(u, bins=20, range=(0, 1))[0]
     assert ((counts - 750) ** 2 / 750).sum() < 43.8  # chi-square with 19 degrees of freedom, p = 0.001
-    for other in (uniform(8, 0, rows, copies, 2), uniform(7, 1, rows, copies, 2), uniform(7, 0, rows + 1, copies, 2), uniform(7, 0, rows, copies, 3)):
+    for other in (
+        uniform(8, 0, rows, copies, 2),
+        uniform(7, 1, rows, copies, 2),
+        uniform(7, 0, rows + 1, copies, 2),
+        uniform(7, 0, rows, copies, 3),
+    ):
         assert abs(np.corrcoef(u, other)[0, 1]) < 0.04
 
 

@@ -17,7 +17,9 @@ def lists(rows: Ragged) -> list[list[int]]:
 def test_take_equals_indexing_and_slicing_of_lists(rows: list[list[int]], data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=8))
     starts = np.array([data.draw(st.integers(0, len(rows[i]))) for i in chosen], np.int64)
-    lengths = np.array([data.draw(st.integers(0, len(rows[i]) - s)) for i, s in zip(chosen, starts, strict=True)], np.int64)
+    lengths = np.array(
+        [data.draw(st.integers(0, len(rows[i]) - s)) for i, s in zip(chosen, starts, strict=True)], np.int64
+    )
     taken = Ragged.from_lists(rows).take(np.array(chosen, np.int64), starts, lengths)
     assert lists(taken) == [rows[i][s : s + n] for i, s, n in zip(chosen, starts, lengths, strict=True)]
 

@@ -184,7 +184,9 @@ def test_pieces_and_from_pieces(vocab_file):
         built = wordpiece.from_pieces(Ragged.from_lists(rows), Ragged.from_lists(rows[::-1]), max_length=12)
         assert np.array_equal(built.ids, direct.ids) and np.array_equal(built.types, direct.types)
         assert built.ids.dtype == np.int32
-    assert np.array_equal(wordpiece.from_pieces(Ragged.from_lists(pieces), max_length=9).ids, wordpiece.encode(TRICKY, None, 9).ids)
+    assert np.array_equal(
+        wordpiece.from_pieces(Ragged.from_lists(pieces), max_length=9).ids, wordpiece.encode(TRICKY, None, 9).ids
+    )
 
 
 def test_max_length_too_small(vocab_file):
