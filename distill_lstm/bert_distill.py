@@ -57,13 +57,16 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     # 5. Losses.
     label_loss = label_mse if task.regression else hard_cross_entropy
+    labelled_share = float(train.labelled.mean())
 
     def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits, named = student.logits(batch), {}
         if args.alpha > 0:
             named["teacher"] = args.alpha * logit_mse(logits, batch["logits"])
         if args.alpha < 1:
-            named["label"] = (1 - args.alpha) * label_loss(logits, batch["labels"])
+            # In proportion to the batch's labelled rows: so the batches of several devices add up to the joined one.
+            share = batch["labelled"].mean() / labelled_share
+            named["label"] = (1 - args.alpha) * share * label_loss(logits, batch["labels"])
         return named
 
     def dev_scores() -> dict[str, float]:
@@ -80,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         taught = teacher.outputs(train.teacher)
 
     def load(chosen: np.ndarray) -> dict[str, Any]:
-        batch = train.student.batch(chosen) | {"labels": train.labels[chosen]}
+        batch = train.student.batch(chosen) | {"labels": train.labels[chosen], "labelled": train.labelled[chosen]}
         with this_run.timer("teacher"):
             return batch | taught.batch(chosen)
 

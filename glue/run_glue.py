@@ -80,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         folder = Path(args.output_dir or found.folder)
         if (folder / "run.yaml").exists() and folder.resolve() != found.folder.resolve():
             raise UserError(f"--output_dir {folder}: holds a run, whose results would be lost; choose another one")
+        if found.labels and found.labels != task.labels and sorted(found.labels) == sorted(task.labels):
+            order = f"({', '.join(found.labels)}) than {task.name} ({', '.join(task.labels)})"
+            raise UserError(f"{found.folder}: its labels are in another order {order}; train it on this task first")
         if runtime.is_main():
             evaluate(folder, found.weights)
         return folder

@@ -26,7 +26,7 @@ class Predictor:
 
 
 def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
-    """Open a folder that a recipe has written. `max_length` is for BERT; a BiLSTM has its own.
+    """Open a folder that a recipe has written. `max_length`, at most its positions, is for BERT; a BiLSTM has its own.
 
     Raises UserError when there is no model, or its parts do not fit each other.
     """
@@ -41,6 +41,8 @@ def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
 
     found = find_model(folder)
     model, wordpiece = load_bert(folder, found.num_outputs, head="stored"), WordPiece.from_folder(found.folder)
+
+    max_length = min(max_length, found.config.get("max_position_embeddings", max_length))
 
     def logits(text_a: Sequence[str], text_b: Sequence[str] | None, batch_size: int) -> np.ndarray:
         with evaluating(model):

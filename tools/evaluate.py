@@ -43,9 +43,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if predictor.pair not in (None, task.pair):
         kinds = ("one text", "two texts")
         raise UserError(f"{args.folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
-    unnamed = len(predictor.labels) == len(task.labels) and all(label.isdigit() for label in predictor.labels)
-    if predictor.labels != task.labels and not unnamed:
-        theirs, ours = ", ".join(predictor.labels), ", ".join(task.labels)
+    if predictor.labels not in (task.labels, tuple(map(str, range(len(task.labels))))):
+        theirs, ours = (", ".join(labels) or "none (a number)" for labels in (predictor.labels, task.labels))
         raise UserError(f"{args.folder}: its labels are {theirs}, those of {task.name} {ours}")
     train = load_rows(args, task, "train")
     known = set(zip(train.text_a, train.text_b or train.text_a, strict=True))

@@ -14,7 +14,8 @@ EPOCHS = {"SST-2": 6, "MRPC": 6, "STS-B": 6}  # enough for a tiny teacher to bea
 def glue(data_dir, model, folder, task="SST-2", *more):
     """Flags of run_glue.py; later ones win."""
     return _flags(
-        *("--task_name", task, "--data_dir", data_dir, "--model_name_or_path", model, "--output_dir", folder, "--max_seq_length", 32),
+        *("--task_name", task, "--data_dir", data_dir, "--model_name_or_path", model, "--output_dir", folder),
+        *("--max_seq_length", 32),
         *("--learning_rate", "3e-3", "--batch_size", 8, "--num_train_epochs", EPOCHS.get(task, 1), *more),
     )  # fmt: skip
 
@@ -22,7 +23,8 @@ def glue(data_dir, model, folder, task="SST-2", *more):
 def lstm(data_dir, folder, task="SST-2", *more):
     """Flags of small.py, and with --teacher_path and --cache_dir of bert_distill.py; later ones win."""
     return _flags(
-        *("--task_name", task, "--data_dir", data_dir, "--output_dir", folder, "--max_seq_length", 32, "--emb_dim", 8, "--hidden_size", 8),
+        *("--task_name", task, "--data_dir", data_dir, "--output_dir", folder, "--max_seq_length", 32),
+        *("--emb_dim", 8, "--hidden_size", 8),
         *("--num_train_epochs", 2, "--batch_size", 16, "--optimizer", "adam", "--lr", "1e-2", "--n_iter", 2, *more),
     )  # fmt: skip
 

@@ -72,11 +72,15 @@ def test_rows(script, fault, split, sst2, teachers, tmp_path):
 
 def test_missing_files_and_folders(sst2, encoder, tmp_path):
     run = tmp_path / "run"
-    assert f"--data_dir {tmp_path}/none: no such folder" in refused(run_glue.main, glue(tmp_path / "none", encoder, run), tmp_path)
+    assert f"--data_dir {tmp_path}/none: no such folder" in refused(
+        run_glue.main, glue(tmp_path / "none", encoder, run), tmp_path
+    )
     sst2("dev").unlink()
     line = refused(run_glue.main, glue(tmp_path / "data", encoder, run), tmp_path)
     assert f"{tmp_path}/data/SST-2/dev.tsv: no such file (the dev split of SST-2)" in line
-    assert "--task_name nonsense: unknown" in refused(run_glue.main, glue(tmp_path / "data", encoder, run, "nonsense"), tmp_path)
+    assert "--task_name nonsense: unknown" in refused(
+        run_glue.main, glue(tmp_path / "data", encoder, run, "nonsense"), tmp_path
+    )
     own = ["--train_file", str(tmp_path / "none.csv"), "--dev_file", str(tmp_path / "none.csv")]
     assert f"{tmp_path}/none.csv: no such file" in refused(small.main, [*lstm(tmp_path, run), *own], tmp_path)
 
@@ -190,7 +194,10 @@ def test_no_teacher(data_dir, tmp_path):
 
 
 def relabel(folder, *labels):
-    config = read(folder / "config.json") | {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    config = read(folder / "config.json") | {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -201,6 +208,8 @@ def test_a_teacher_with_another_order_of_labels_by_its_config(teacher, data_dir,
     assert line.startswith(f"{teacher}: the teacher has labels in another order (1, 0) than SST-2 (0, 1)")
     assert "--skip_teacher_check" in line
     assert bert_distill.main([*argv, "--skip_teacher_check", "true"]) == tmp_path / "run"
+    predicting = [*glue(data_dir, teacher, tmp_path / "predicted"), "--do_train", "false", "--do_predict", "true"]
+    assert "its labels are in another order (1, 0) than SST-2 (0, 1)" in refused(run_glue.main, predicting, tmp_path)
 
 
 def test_a_teacher_with_other_labels(teacher, tmp_path):
@@ -214,10 +223,19 @@ def test_a_teacher_with_other_labels(teacher, tmp_path):
 
 def test_a_teacher_with_another_order_of_labels_by_its_scores(teacher, data_dir, tmp_path):
     """Its config says nothing, its outputs are exchanged: it is worse than chance, and the line says why."""
-    spoil(teacher, lambda state: state.update({f"classifier.{part}": state[f"classifier.{part}"][..., ::-1].copy() for part in ("weight", "bias")}))
+    spoil(
+        teacher,
+        lambda state: state.update(
+            {f"classifier.{part}": state[f"classifier.{part}"][..., ::-1].copy() for part in ("weight", "bias")}
+        ),
+    )
     argv = distil(data_dir, teacher, tmp_path / "run", "--cache_dir", tmp_path.parent / f"{tmp_path.name} cache")
     line = refused(bert_distill.main, argv, tmp_path)
-    assert line.startswith(f"{teacher}: no better than chance") and "(1, 0)" in line and "labels are in another order" in line
+    assert (
+        line.startswith(f"{teacher}: no better than chance")
+        and "(1, 0)" in line
+        and "labels are in another order" in line
+    )
 
 
 def test_a_teacher_at_chance(data_dir, tmp_path):
@@ -225,7 +243,9 @@ def test_a_teacher_at_chance(data_dir, tmp_path):
     spoil(teacher, lambda state: state["classifier.bias"].__setitem__(0, 100.0))  # it always says 0
     argv = distil(data_dir, teacher, tmp_path / "run", "--cache_dir", tmp_path.parent / f"{tmp_path.name} cache")
     line = refused(bert_distill.main, argv, tmp_path)
-    assert line.startswith(f"{teacher}: no better than chance: accuracy 0.500 on 48 dev rows, the commonest label alone gives 0.500")
+    assert line.startswith(
+        f"{teacher}: no better than chance: accuracy 0.500 on 48 dev rows, the commonest label alone gives 0.500"
+    )
     assert bert_distill.main([*argv, "--skip_teacher_check", "true"]) == tmp_path / "run"
 
 
@@ -234,7 +254,9 @@ def test_a_teacher_of_another_task(teachers, data_dir, tmp_path):
     assert "its head has 1 outputs, the task needs 2" in line
     other = make_bert_folder(tmp_path / "other", layers=1, vocab=[*VOCAB, "more"])
     argv = distil(data_dir, teachers("SST-2"), tmp_path / "run", "--model_name", other)
-    assert refused(bert_distill.main, argv, tmp_path).startswith(f"--model_name {other}: its wordpieces are not those of the teacher")
+    assert refused(bert_distill.main, argv, tmp_path).startswith(
+        f"--model_name {other}: its wordpieces are not those of the teacher"
+    )
 
 
 # Output folders
@@ -247,7 +269,11 @@ def test_the_folder_of_another_run(data_dir, teacher, encoder, tmp_path):
         (small.main, [*alone, "--seed", "7"], "seed 42 there, 7 now"),
         (bert_distill.main, [*distil(data_dir, teacher, tmp_path / "alone")], "teacher not set there"),
         (run_glue.main, glue(data_dir, encoder, tmp_path / "alone"), "holds a run with other settings"),
-        (run_glue.main, [*glue(data_dir, encoder, teacher), "--learning_rate", "1e-5"], "learning_rate 0.003 there, 1e-05 now"),
+        (
+            run_glue.main,
+            [*glue(data_dir, encoder, teacher), "--learning_rate", "1e-5"],
+            "learning_rate 0.003 there, 1e-05 now",
+        ),
         (run_glue.main, [*glue(data_dir, teacher, tmp_path / "alone"), "--do_train", "false"], "holds a run"),
     ):
         line = refused(main, argv, tmp_path / "alone", teacher)
@@ -259,7 +285,10 @@ def test_the_folder_of_another_run(data_dir, teacher, encoder, tmp_path):
 def test_a_folder_that_is_no_runs(data_dir, encoder, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
-    for argv in (glue(data_dir, encoder, tmp_path / "thesis"), glue(data_dir, encoder, tmp_path / "thesis" / "chapter1.tex")):
+    for argv in (
+        glue(data_dir, encoder, tmp_path / "thesis"),
+        glue(data_dir, encoder, tmp_path / "thesis" / "chapter1.tex"),
+    ):
         assert f"--output_dir {argv[7]}" in refused(run_glue.main, argv, tmp_path)
 
 
@@ -359,13 +388,14 @@ def test_a_student_whose_parts_do_not_fit(data_dir, encoder, tmp_path):
     with pytest.raises(UserError, match="truncated"):
         load_student(run)
     (run / "vocab.txt").write_text("\n".join(VOCAB[:-1]) + "\n")
-    with pytest.raises(UserError, match=f"has {len(VOCAB) - 1} tokens, the model {len(VOCAB)}"):
+    with pytest.raises(UserError, match=f"run: {len(VOCAB) - 1} tokens, the model has {len(VOCAB)}"):
         load_student(run)
     assert load_tensors(encoder / "model.safetensors")
 
 
 # Flags
 
+NO_GPU = "--device gpu: this paddle is built for CPUs only; install the GPU wheel of paddle 3.3.1"
 BAD_FLAGS = [
     (run_glue.main, "--learning_rate 0", "--learning_rate 0.0: must be above 0"),
     (run_glue.main, "--learning_rate nan", "--learning_rate nan: must be a finite number"),
@@ -379,7 +409,7 @@ BAD_FLAGS = [
     (run_glue.main, "--n_gpu 2", "--n_gpu: several devices are used by `python -m paddle.distributed.launch"),
     (run_glue.main, "--bach_size 8", "--bach_size: unknown flag; did you mean --batch_size?"),
     (run_glue.main, "--config none.yaml", "--config none.yaml: no such file"),
-    (run_glue.main, "--device gpu", "--device gpu: this paddle is built for CPUs only; install the GPU wheel of paddle 3.3.1"),
+    (run_glue.main, "--device gpu", NO_GPU),
     (small.main, "--dropout_prob 0.95", "--dropout_prob 0.95: must be at most 0.9"),
     (small.main, "--p_mask 0.6 --p_pos 0.6", "--p_mask and --p_pos: their sum must be at most 1"),
     (small.main, "--p_pos 0.1", "--p_pos replaces whole words; add --whole_word_mask true"),
@@ -395,15 +425,17 @@ BAD_FLAGS = [
     (small.main, "--emb_dim 33 --use_pretrained_emb true", "--emb_dim 33: the wordpiece table has only 32 dimensions"),
     (small.main, "--lazy_embeddings true --optimizer adamw", "--lazy_embeddings needs --optimizer adam"),
     (small.main, "--weight_decay 0.1", "--weight_decay 0.1: acts with --optimizer adamw only"),
-    (small.main, "--device gpu", "--device gpu: this paddle is built for CPUs only; install the GPU wheel of paddle 3.3.1"),
+    (small.main, "--device gpu", NO_GPU),
     (bert_distill.main, "--alpha 1.1", "--alpha 1.1: must be at most 1"),
     (bert_distill.main, "--n_iter -1", "--n_iter -1: must be at least 0"),
     (bert_distill.main, "--cache_limit_gb -1", "--cache_limit_gb -1.0: must be at least 0"),
-    (bert_distill.main, "--device gpu", "--device gpu: this paddle is built for CPUs only; install the GPU wheel of paddle 3.3.1"),
+    (bert_distill.main, "--device gpu", NO_GPU),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("main", "flags", "expected"), BAD_FLAGS, ids=[f"{i}{flags}" for i, (_, flags, _) in enumerate(BAD_FLAGS)])
+@pytest.mark.parametrize(
+    ("main", "flags", "expected"), BAD_FLAGS, ids=[f"{i}{flags}" for i, (_, flags, _) in enumerate(BAD_FLAGS)]
+)
 def test_flags(main, flags, expected, data_dir, encoder, teachers, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     common = {
@@ -412,7 +444,7 @@ def test_flags(main, flags, expected, data_dir, encoder, teachers, tmp_path, mon
         bert_distill.main: lambda: distil(data_dir, teachers("SST-2"), tmp_path / "run"),
     }[main]()
     line = refused(main, [*common, *flags.split()], tmp_path)
-    assert expected in line and flags.split()[0] in line
+    assert expected in line
 
 
 # By the command line
@@ -432,9 +464,15 @@ def test_exit_status_and_one_line(case, sst2, encoder, tmp_path):
     }
     module, flags = argv[case]
     before = tree(tmp_path)
-    done = subprocess.run([sys.executable, str(Path(module.__file__)), *flags], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(Path(module.__file__)), *flags], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    expected = {"row": f"error: {path}:10: unknown label '2'", "flag": "error: --device gpu: ", "folder": f"error: --output_dir {tmp_path}/run: "}
+    expected = {
+        "row": f"error: {path}:10: unknown label '2'",
+        "flag": "error: --device gpu: ",
+        "folder": f"error: --output_dir {tmp_path}/run: ",
+    }
     assert line.startswith(expected[case]) and "Traceback" not in done.stdout
     assert tree(tmp_path) == before

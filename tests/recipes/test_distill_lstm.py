@@ -5,8 +5,8 @@ import paddle
 import pytest
 
 from distill.cli import parse
-from distill.data.readers import read_unlabelled
 from distill.data.ragged import Ragged
+from distill.data.readers import read_unlabelled
 from distill.data.tasks import get_task, load_rows
 from distill.data.vectors import reduce_table
 from distill.data.wordpiece import WordPiece
@@ -70,13 +70,26 @@ def test_both_scripts(task, data_dir, teachers, tmp_path):
         logits = bilstm.predict(student, reader.texts(dev.text_a, dev.text_b), 16)
         found = score(logits, dev.labels, get_task(task))
         metric = get_task(task).metric
-        assert result[metric] == pytest.approx(found[metric], abs=1e-6) == max(row["dev"][metric] for row in metrics(folder) if "dev" in row)
+        assert (
+            result[metric]
+            == pytest.approx(found[metric], abs=1e-6)
+            == max(row["dev"][metric] for row in metrics(folder) if "dev" in row)
+        )
         assert result["parameters"] == sum(p.size for p in student.parameters())
 
 
 def test_chinese_on_jieba_words(chinese, tmp_path):
     folder, teacher = chinese
-    flags = ("--alpha", 0.5, "--teacher_dir", teacher, "--cache_dir", tmp_path / "cache", "--skip_teacher_check", "true")
+    flags = (
+        "--alpha",
+        0.5,
+        "--teacher_dir",
+        teacher,
+        "--cache_dir",
+        tmp_path / "cache",
+        "--skip_teacher_check",
+        "true",
+    )
     run = bert_distill.main(lstm(folder, tmp_path / "run", "senta", *flags))
     student, reader = bilstm.load_student(run)
     assert student.config.reads == "words" and student.config.language == "zh" and (run / "words.txt").is_file()
@@ -119,7 +132,17 @@ def test_finished_runs_are_left_alone(data_dir, teachers, tmp_path, capsys, monk
 
 def first_losses(data_dir, teacher, folder, task, *more):
     """The named losses of the whole training set at the initial weights: one batch, nothing learned."""
-    flags = ("--teacher_path", teacher, "--cache_dir", folder.parent / "cache", "--batch_size", 1000, "--n_iter", 0, *STILL)
+    flags = (
+        "--teacher_path",
+        teacher,
+        "--cache_dir",
+        folder.parent / "cache",
+        "--batch_size",
+        1000,
+        "--n_iter",
+        0,
+        *STILL,
+    )
     bert_distill.main(lstm(data_dir, folder, task, *flags, *more))
     (row,) = [row for row in metrics(folder) if "losses" in row]
     return row["losses"]
@@ -149,7 +172,9 @@ def test_unlabelled_rows_have_the_teachers_loss_only(task, line, data_dir, teach
     (tmp_path / "more.txt").write_text(f"{line}\n" * 30)
     half = ("--alpha", 0.5)
     plain = first_losses(data_dir, teachers(task), tmp_path / "plain", task, *half)
-    more = first_losses(data_dir, teachers(task), tmp_path / "more", task, *half, "--unlabelled_file", tmp_path / "more.txt")
+    more = first_losses(
+        data_dir, teachers(task), tmp_path / "more", task, *half, "--unlabelled_file", tmp_path / "more.txt"
+    )
     assert more["label"] == pytest.approx(plain["label"], rel=1e-5)
     assert more["teacher"] != pytest.approx(plain["teacher"], rel=1e-3)
     rows = task_rows(task, data_dir).concat(read_unlabelled(tmp_path / "more.txt", task == "STS-B"))
@@ -169,7 +194,7 @@ def decoded(tokens, rows):
 
 
 def both(task, rows, wordpiece, *flags, words=False):
-    """(rows as the student reads them, as the teacher does, labels): tokens; one list of texts for each text of a pair."""
+    """(rows as the student reads them, as the teacher does, labels) as tokens; for each text of a pair a list."""
     args = parse(StudentArgs, ["--task_name", task, "--max_seq_length", "64", *map(str, flags)])
     data.reads_words(args, get_task(task))
     reader = data.make_reader(args, get_task(task), rows, None if words else wordpiece)
@@ -182,11 +207,15 @@ def both(task, rows, wordpiece, *flags, words=False):
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_copies_of_wordpieces(whole_words, data_dir, encoder):
     rows, wordpiece, n = task_rows("SST-2", data_dir), WordPiece.from_folder(encoder), 96
-    (student,), teacher, labels = both("SST-2", rows, wordpiece, "--n_iter", 5, "--p_mask", 0.3, "--whole_word_mask", whole_words)
+    (student,), teacher, labels = both(
+        "SST-2", rows, wordpiece, "--n_iter", 5, "--p_mask", 0.3, "--whole_word_mask", whole_words
+    )
     assert len(student) == len(teacher) == len(labels) == 6 * n
     for read_by_student, read_by_teacher in zip(student, teacher, strict=True):
         assert read_by_teacher == ["[CLS]", *read_by_student, "[SEP]"]
-    assert student[:n] == [[wordpiece.tokens[i] for i in row] for row in wordpiece.pieces(rows.text_a)]  # unmodified, first
+    assert student[:n] == [
+        [wordpiece.tokens[i] for i in row] for row in wordpiece.pieces(rows.text_a)
+    ]  # unmodified, first
     np.testing.assert_array_equal(labels, np.concatenate([rows.labels, np.repeat(rows.labels, 5)]))
     masked = sum(row.count("[MASK]") for row in student[n:]) / sum(map(len, student[n:]))
     assert not any("[MASK]" in row for row in student[:n]) and 0.2 < masked < 0.4
@@ -211,12 +240,19 @@ def words_of(pieces):
 def test_copies_of_chinese_words(p_ng, chinese):
     folder, bert = chinese
     rows, wordpiece = task_rows("senta", folder), WordPiece.from_folder(bert)
-    (student,), teacher, labels = both("senta", rows, wordpiece, "--n_iter", 4, "--p_mask", 0.2, "--p_ng", p_ng, words=True)
+    (student,), teacher, labels = both(
+        "senta", rows, wordpiece, "--n_iter", 4, "--p_mask", 0.2, "--p_ng", p_ng, words=True
+    )
     n, sources = len(rows), segment(rows.text_a, "zh")
     assert student[:n] == sources and len(student) == len(teacher) == 5 * n
-    assert teacher[:n] == [[wordpiece.tokens[i] for i in wordpiece.encode([text], None, 64).row(0)] for text in rows.text_a]
+    assert teacher[:n] == [
+        [wordpiece.tokens[i] for i in wordpiece.encode([text], None, 64).row(0)] for text in rows.text_a
+    ]
     for read_by_student, read_by_teacher in zip(student[n:], teacher[n:], strict=True):
-        pieces = [["[UNK]"] if word == "[UNK]" else [wordpiece.tokens[i] for i in wordpiece.pieces([word])[0]] for word in read_by_student]
+        pieces = [
+            ["[UNK]"] if word == "[UNK]" else [wordpiece.tokens[i] for i in wordpiece.pieces([word])[0]]
+            for word in read_by_student
+        ]
         assert read_by_teacher == ["[CLS]", *(piece for word in pieces for piece in word), "[SEP]"]
     lengths = [len(row) for row in student[n:]]
     if p_ng:
@@ -235,7 +271,7 @@ def test_pairs_keep_their_partner_and_are_never_cut(data_dir, encoder):
         for side in (a, b):
             assert len(side[i]) == len(side[source])
             assert all(now in (was, "[MASK]") for now, was in zip(side[i], side[source], strict=True))
-    masks = [[["[MASK]" == token for token in row[:3]] for row in side[n:]] for side in (a, b)]
+    masks = [[[token == "[MASK]" for token in row[:3]] for row in side[n:]] for side in (a, b)]
     assert masks[0] != masks[1]  # independently
 
 
@@ -259,19 +295,42 @@ def test_words_are_replaced_by_words_of_their_class(data_dir, encoder, tmp_path)
 
 def test_embeddings_are_the_teachers_table_by_pca(data_dir, teachers, tmp_path):
     teacher = teachers("SST-2")
-    flags = ("--teacher_path", teacher, "--cache_dir", tmp_path / "cache", "--use_pretrained_emb", "true", "--n_iter", 0)
+    flags = (
+        "--teacher_path",
+        teacher,
+        "--cache_dir",
+        tmp_path / "cache",
+        "--use_pretrained_emb",
+        "true",
+        "--n_iter",
+        0,
+    )
     run = bert_distill.main(lstm(data_dir, tmp_path / "run", "SST-2", *flags, *STILL))
     expected = reduce_table(word_embeddings(teacher), 8, pad_id=0)
-    np.testing.assert_allclose(load_tensors(run / "model.safetensors")["embedding.weight"], expected, rtol=0, atol=1e-25)
+    np.testing.assert_allclose(
+        load_tensors(run / "model.safetensors")["embedding.weight"], expected, rtol=0, atol=1e-25
+    )
     assert not expected[0].any() and expected.std() == pytest.approx(0.5, rel=0.02)
 
 
 def test_embeddings_of_a_file(data_dir, tmp_path):
     words = {"film": [1, 2, 3], "good": [4, 5, 6], "unheard": [7, 8, 9]}
     (tmp_path / "vectors.txt").write_text("3 3\n" + "".join(f"{w} {' '.join(map(str, v))}\n" for w, v in words.items()))
-    flags = ("--tokens", "words", "--use_pretrained_emb", "true", "--embedding_name", tmp_path / "vectors.txt", "--emb_dim", 3)
+    flags = (
+        "--tokens",
+        "words",
+        "--use_pretrained_emb",
+        "true",
+        "--embedding_name",
+        tmp_path / "vectors.txt",
+        "--emb_dim",
+        3,
+    )
     run = small.main(lstm(data_dir, tmp_path / "run", "SST-2", *flags, *STILL))
-    tokens, table = bilstm.load_student(run)[1].vocabulary.tokens, load_tensors(run / "model.safetensors")["embedding.weight"]
+    tokens, table = (
+        bilstm.load_student(run)[1].vocabulary.tokens,
+        load_tensors(run / "model.safetensors")["embedding.weight"],
+    )
     assert table.shape == (len(tokens), 3) and "unheard" not in tokens
     for word in ("film", "good"):
         assert table[tokens.index(word)].tolist() == words[word]
@@ -388,7 +447,11 @@ def test_dropout_acts_with_one_layer_and_in_training_only():
 
 
 def test_the_head_is_what_the_task_needs():
-    assert [student(labels=labels).classifier.weight.shape[1] for labels in ((), ("0", "1"), ("a", "b", "c"))] == [1, 2, 3]
+    assert [student(labels=labels).classifier.weight.shape[1] for labels in ((), ("0", "1"), ("a", "b", "c"))] == [
+        1,
+        2,
+        3,
+    ]
     assert (student().fc.weight.shape, student(pair=True).fc.weight.shape) == ([8, 4], [32, 4])
     names = {name.split(".")[0] for name in student(pair=True).state_dict()}
     assert names == {"embedding", "lstm", "fc", "classifier"}
@@ -410,7 +473,9 @@ def test_a_saved_student_is_the_same_student(pair, encoder, tmp_path):
 
 
 def test_lazy_embeddings_move_only_what_was_read(data_dir, encoder, tmp_path):
-    argv = lstm(data_dir, tmp_path / "run", "SST-2", "--model_name", encoder, "--lazy_embeddings", "true", "--p_mask", 0)
+    argv = lstm(
+        data_dir, tmp_path / "run", "SST-2", "--model_name", encoder, "--lazy_embeddings", "true", "--p_mask", 0
+    )
     (tmp_path / "data" / "SST-2").mkdir(parents=True)
     for split in ("train", "dev"):
         lines = "".join(f"{word} film\t{i % 2}\n" for i, word in enumerate(("bad", "good") * 8))

@@ -1,4 +1,4 @@
-"""run_glue.py makes teachers: the best checkpoint, as a folder that PaddleNLP and the older documents' commands open."""
+"""run_glue.py makes teachers: its best checkpoint is a folder that PaddleNLP opens, and the older commands too."""
 
 import json
 import subprocess
@@ -20,7 +20,14 @@ from tests.recipes.runs import glue, metrics, read, tree
 from tests.tiny import make_bert_folder
 
 RUN_FILES = {"run.yaml", "run.json", "metrics.jsonl", "results_eval.json", "vdl"}
-MODEL_FILES = {"config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt", "model_state.pdparams", "model_config.json"}
+MODEL_FILES = {
+    "config.json",
+    "model.safetensors",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "model_state.pdparams",
+    "model_config.json",
+}
 
 
 def logits_of(model, wordpiece, rows):
@@ -39,9 +46,18 @@ def test_the_result_is_a_paddlenlp_folder_and_a_run(teachers, data_dir, task, sc
     assert {path.name for path in folder.iterdir()} == RUN_FILES | MODEL_FILES
     options = TaskOptions(task_name=task, data_dir=str(data_dir), max_seq_length=32)
     rows = load_rows(options, load_task(options), "dev")
-    theirs, tokenizer = BertForSequenceClassification.from_pretrained(str(folder)), BertTokenizer.from_pretrained(str(folder))
+    theirs, tokenizer = (
+        BertForSequenceClassification.from_pretrained(str(folder)),
+        BertTokenizer.from_pretrained(str(folder)),
+    )
     theirs.eval()
-    batch = tokenizer(rows.text_a[:8], rows.text_b[:8] if rows.text_b else None, max_length=32, padding=True, return_attention_mask=True)
+    batch = tokenizer(
+        rows.text_a[:8],
+        rows.text_b[:8] if rows.text_b else None,
+        max_length=32,
+        padding=True,
+        return_attention_mask=True,
+    )
     with paddle.no_grad():
         expected = theirs(**{name: paddle.to_tensor(np.array(value)) for name, value in batch.items()}).numpy()
     found = logits_of(load_bert(folder, expected.shape[1], head="stored"), WordPiece.from_folder(folder), rows)
@@ -49,7 +65,21 @@ def test_the_result_is_a_paddlenlp_folder_and_a_run(teachers, data_dir, task, sc
 
     result, devs = read(folder / "results_eval.json"), [row["dev"] for row in metrics(folder) if "dev" in row]
     assert result[score] == max(dev[score] for dev in devs) >= least  # the best checkpoint, not the last
-    keys = "accuracy MCC precision recall f_1 modelSize reasoningTime parameters bytes latency_ms rows hardware seed".split()
+    keys = [
+        "accuracy",
+        "MCC",
+        "precision",
+        "recall",
+        "f_1",
+        "modelSize",
+        "reasoningTime",
+        "parameters",
+        "bytes",
+        "latency_ms",
+        "rows",
+        "hardware",
+        "seed",
+    ]
     assert set(keys) <= set(result) and result["rows"] == 48 and result["metric"] == score
     assert (result["accuracy"] is None) == (task == "STS-B")
     assert result["bytes"] == (folder / "model.safetensors").stat().st_size
@@ -63,7 +93,9 @@ def test_the_older_names_hold_the_same_weights(teachers):
     for name, value in new.state_dict().items():
         np.testing.assert_array_equal(old.state_dict()[name], value)
     legacy = read(folder / "model_config.json")
-    assert legacy["init_class"] == "BertForSequenceClassification" and legacy["init_args"][0]["init_class"] == "BertModel"
+    assert (
+        legacy["init_class"] == "BertForSequenceClassification" and legacy["init_args"][0]["init_class"] == "BertModel"
+    )
 
 
 def test_a_folder_of_the_older_names_alone_is_a_teacher(teachers, tmp_path):
@@ -79,8 +111,16 @@ def test_the_run_is_described(teachers, data_dir, encoder):
     from visualdl import LogReader
 
     folder = teachers("SST-2")
-    settings, facts, lines = yaml.safe_load((folder / "run.yaml").read_text()), read(folder / "run.json"), metrics(folder)
-    assert settings["learning_rate"] == 3e-3 and settings["data_dir"] == str(data_dir) and settings["model_name_or_path"] == str(encoder)
+    settings, facts, lines = (
+        yaml.safe_load((folder / "run.yaml").read_text()),
+        read(folder / "run.json"),
+        metrics(folder),
+    )
+    assert (
+        settings["learning_rate"] == 3e-3
+        and settings["data_dir"] == str(data_dir)
+        and settings["model_name_or_path"] == str(encoder)
+    )
     assert facts["finished"] and facts["task"] == "SST-2" and facts["train_rows"] == 96
     assert facts["steps"] == 6 * 12 and facts["rows"] == 6 * 96 and list(facts["samples_per_second"]) == list("123456")
     assert min(facts["samples_per_second"].values()) > 0 and 0.5 < facts["real_token_share"] <= 1
@@ -110,7 +150,10 @@ def test_predictions_are_a_submission(teacher, data_dir):
     assert rows.labels is None
     expected = logits_of(load_bert(teacher, 2, head="stored"), WordPiece.from_folder(teacher), rows).argmax(axis=1)
     lines = (teacher / "SST-2.tsv").read_text().splitlines()
-    assert lines == ["index\tprediction", *(f"{i}\t{label}" for i, label in enumerate(expected))] and set(expected) == {0, 1}
+    assert lines == ["index\tprediction", *(f"{i}\t{label}" for i, label in enumerate(expected))] and set(expected) == {
+        0,
+        1,
+    }
 
 
 def test_predictions_can_be_asked_for_after_training(teacher, data_dir, encoder):
@@ -131,7 +174,11 @@ def test_scores_are_predicted_within_the_benchmarks_range(teachers, data_dir, tm
 
 
 def test_own_csv_with_string_labels(encoder, tmp_path):
-    train = [f'"the {word}, film {i}",{label}' for i in range(12) for word, label in (("good", "up"), ("bad", "down"), ("plot", "level"))]
+    train = [
+        f'"the {word}, film {i}",{label}'
+        for i in range(12)
+        for word, label in (("good", "up"), ("bad", "down"), ("plot", "level"))
+    ]
     (tmp_path / "train.csv").write_text("\n".join(["review,stars", *train]) + "\n")
     (tmp_path / "dev.csv").write_text('stars,review\nup,"a good, film"\ndown,a bad film\n')
     (tmp_path / "test.csv").write_text("review\na good film\n")
@@ -145,26 +192,33 @@ def test_own_csv_with_string_labels(encoder, tmp_path):
     assert read(folder / "run.json")["task"] == "own"
 
 
+PARSES = "sentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
+TEXTS = f"index\tpromptID\tpairID\tgenre\t{PARSES}\tsentence1\tsentence2"
 MNLI = {
-    "train": "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\t"
-    "sentence1\tsentence2\tlabel1\tgold_label",
-    "dev": "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\t"
-    "sentence1\tsentence2\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label",
-    "test": "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\t"
-    "sentence1\tsentence2",
-}  # fmt: skip
+    "train": f"{TEXTS}\tlabel1\tgold_label",
+    "dev": f"{TEXTS}\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label",
+    "test": TEXTS,
+}
 
 
 def test_mnli_has_two_dev_and_two_test_sets(encoder, tmp_path):
     folder = tmp_path / "data" / "MNLI"
     folder.mkdir(parents=True)
     labels = ("neutral", "entailment", "contradiction")
-    for name, rows in (("train", 9), ("dev_matched", 6), ("dev_mismatched", 7), ("test_matched", 4), ("test_mismatched", 5)):
+    for name, rows in (
+        ("train", 9),
+        ("dev_matched", 6),
+        ("dev_mismatched", 7),
+        ("test_matched", 4),
+        ("test_mismatched", 5),
+    ):
         kind = name.partition("_")[0]
         lines = [MNLI[kind]]
         for i in range(rows):
             given = {"train": [labels[i % 3]] * 2, "dev": [labels[i % 3]] * 6, "test": []}[kind]
-            lines.append("\t".join([str(i), "1", "1n", "fiction", "(", "(", "(", "(", f"the plot {i}", f"a story {i}", *given]))
+            lines.append(
+                "\t".join([str(i), "1", "1n", "fiction", "(", "(", "(", "(", f"the plot {i}", f"a story {i}", *given])
+            )
         (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
     run = run_glue.main(glue(tmp_path / "data", encoder, tmp_path / "run", "mnli", "--do_predict", "true"))
     result, dev = read(run / "results_eval.json"), metrics(run)[-1]["dev"]
@@ -181,7 +235,10 @@ def test_mnli_has_two_dev_and_two_test_sets(encoder, tmp_path):
 def test_both_names_are_one_runner():
     assert run_bert_finetune.main is run_glue.main
     scripts = [Path(module.__file__) for module in (run_bert_finetune, run_glue)]
-    help_of = [subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True).stdout for script in scripts]
+    help_of = [
+        subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True).stdout
+        for script in scripts
+    ]
     assert help_of[0].split("options:")[1] == help_of[1].split("options:")[1]
 
 

@@ -1,0 +1,117 @@
+"""Kept results hold what the tables need; tables say what the files say; the READMEs' tables are not stale."""
+
+import json
+
+import pytest
+import yaml
+
+from distill.errors import UserError
+from tools import results
+
+FACTS = {
+    "command": "python small.py", "task": "SST-2", "seed": 42, "finished": True, "finished_at": "2026-01-01",
+    "train_rows": 10, "rows": 30, "steps": 3, "seconds": {"student": 2.0}, "samples_per_second": {"1": 15.0},
+    "resumed": 0, "peak_memory_bytes": 5, "real_token_share": 0.9, "versions": {}, "hardware": {}, "epochs": {"1": {}},
+}  # fmt: skip
+EVALUATION = {
+    "accuracy": 0.75, "MCC": 0.5, "precision": 0.5, "recall": 0.5, "f_1": None, "modelSize": "1.00 MB", "rows": 8,
+    "metric": "accuracy", "parameters": 250_000, "bytes": 1_000_000, "latency_ms": {"p50": 2.0}, "seed": 42,
+    "samples_per_second": 9.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """kept(name, accuracy, ms, **facts): keep a made-up run of that score; returns what was kept."""
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+
+    def keep(name, accuracy, **changes):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "run.json").write_text(json.dumps(FACTS | changes))
+        (run / "results_eval.json").write_text(json.dumps(EVALUATION | {"accuracy": accuracy}))
+        results.main(["keep", str(run), name])
+        return json.loads((tmp_path / "results" / f"{name}.json").read_text())
+
+    return keep
+
+
+def test_a_finished_run_is_kept(kept, capsys):
+    found = kept("one", 0.875)
+    assert capsys.readouterr().out.startswith("results/one.json: accuracy 0.8750  MCC 0.5000")
+    assert found["scores"] == {"accuracy": 0.875, "MCC": 0.5, "precision": 0.5, "recall": 0.5}  # none that is null
+    assert found["command"] == "python small.py" and found["seed"] == 42 and found["bytes"] == 1_000_000
+    assert found["training"]["real_token_share"] == 0.9 and "epochs" not in found["training"]
+
+
+def test_an_unfinished_run_is_refused(kept, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps(FACTS | {"finished": False}))
+    with pytest.raises(UserError, match="the run is not finished; run its command again"):
+        results.main(["keep", str(run), "one"])
+    with pytest.raises(UserError, match="run.json: no such file"):
+        results.main(["keep", str(tmp_path), "one"])
+    assert not list((tmp_path / "results").iterdir())
+
+
+@pytest.mark.parametrize("argv", [[], ["keep"], ["keep", "folder"], ["tables", "more"], ["compare"]])
+def test_commands_that_do_not_exist(argv):
+    with pytest.raises(UserError, match="python tools/results.py keep FOLDER NAME"):
+        results.main(argv)
+
+
+SPEC = {
+    "head": "model",
+    "scores": {"scores/accuracy": "dev accuracy", "scores/MCC": "MCC"},
+    "rows": [
+        {"label": "teacher", "label_zh": "教师", "runs": ["teacher"]},
+        {"label": "student", "runs": ["a", "b", "c"]},
+    ],
+}
+
+
+@pytest.fixture
+def made(kept, tmp_path):
+    """Four kept runs and the measurement of all of them side by side."""
+    runs = {name: kept(name, accuracy) for name, accuracy in (("teacher", 0.9), ("a", 0.85), ("b", 0.86), ("c", 0.84))}
+    timed = {runs[name]["folder"]: {"latency_ms": {"p50": ms}} for name, ms in (("teacher", 5.0), ("a", 0.5))}
+    (tmp_path / "results" / "latency_all.json").write_text(json.dumps({"models": timed}))
+
+
+def test_table(made):
+    assert results.table(SPEC).splitlines() == [
+        "| model | dev accuracy | MCC | parameters | on disk |",
+        "|---|---|---|---|---|",
+        "| teacher | 90.0 | 50.0 | 0.2 M | 1 MB |",
+        "| student | 85.0 (84.0 to 86.0, 3 seeds) | 50.0 (50.0 to 50.0, 3 seeds) | 0.2 M | 1 MB |",
+    ]
+    chinese = results.table({**SPEC, "latency": "all"}, "zh").splitlines()
+    assert chinese[0] == "| 模型 | dev 准确率 | MCC | 参数量 | 磁盘占用 | 每条毫秒 | 加速 |"
+    assert chinese[2] == "| 教师 | 90.0 | 50.0 | 0.2 M | 1 MB | 5.00 | 1.0x |"
+    assert chinese[3].endswith("| 0.50 | 10.0x |")
+
+
+def test_tables_are_written_into_the_documents(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "READMES", ("README.md",))
+    (tmp_path / "results" / "tables.yaml").write_text(yaml.safe_dump({"all": SPEC}, sort_keys=False))
+    page = tmp_path / "README.md"
+    page.write_text("Before.\n<!-- table all -->\nold\n<!-- end -->\nAfter.\n<!-- end -->\n")
+    results.main(["tables"])
+    expected = f"Before.\n<!-- table all -->\n{results.table(SPEC)}\n<!-- end -->\nAfter.\n<!-- end -->\n"
+    assert page.read_text() == expected == results.filled(expected, {"all": SPEC})
+    page.write_text("<!-- table none -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match="no table `none`"):
+        results.main(["tables"])
+
+
+@pytest.mark.parametrize("name", results.READMES)
+def test_no_table_is_stale(name):
+    path = results.ROOT / name
+    if not path.exists():
+        pytest.skip(f"{name} is not written yet")
+    specs = yaml.safe_load((results.RESULTS / "tables.yaml").read_text(encoding="utf-8")) or {}
+    text = path.read_text(encoding="utf-8")
+    assert results.filled(text, specs, "zh" if path.stem.endswith("_zh") else "en") == text, "run `make results`"
