@@ -88,6 +88,9 @@ def table(spec: dict[str, Any], language: str = "en") -> str:
     `latency` names the result of tools/latency.py in which all of the table's models were timed together (in each row
     its first run's); speed-ups are relative to the first row. Without `latency` these columns are left out.
     """
+    if "lines" in spec:  # sentences with figures in place of a table
+        sentences = [line[language].format_map(read_json(RESULTS / f"{line['file']}.json")) for line in spec["lines"]]
+        return "\n".join(f"- {sentence}" for sentence in sentences)
     kept = [(row, [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
     heads = [spec["head"], *spec["scores"].values(), "parameters", "on disk"]
     times: list[float] = []

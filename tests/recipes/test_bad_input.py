@@ -410,6 +410,7 @@ BAD_FLAGS = [
     (run_glue.main, "--bach_size 8", "--bach_size: unknown flag; did you mean --batch_size?"),
     (run_glue.main, "--config none.yaml", "--config none.yaml: no such file"),
     (run_glue.main, "--device gpu", NO_GPU),
+    (run_glue.main, "--amp bf16", "--amp bf16: mixed precision needs a GPU"),
     (small.main, "--dropout_prob 0.95", "--dropout_prob 0.95: must be at most 0.9"),
     (small.main, "--p_mask 0.6 --p_pos 0.6", "--p_mask and --p_pos: their sum must be at most 1"),
     (small.main, "--p_pos 0.1", "--p_pos replaces whole words; add --whole_word_mask true"),

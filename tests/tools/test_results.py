@@ -94,6 +94,12 @@ def test_table(made):
     assert chinese[3].endswith("| 0.50 | 10.0x |")
 
 
+def test_sentences_with_figures(made):
+    line = {"file": "a", "en": "{scores[accuracy]:.0%} of {dev_rows} rows", "zh": "{dev_rows} 条中的 {scores[accuracy]:.0%}"}
+    assert results.table({"lines": [line, line]}) == "- 85% of 8 rows\n- 85% of 8 rows"
+    assert results.table({"lines": [line]}, "zh") == "- 8 条中的 85%"
+
+
 def test_tables_are_written_into_the_documents(made, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "READMES", ("README.md",))
     (tmp_path / "results" / "tables.yaml").write_text(yaml.safe_dump({"all": SPEC}, sort_keys=False))
