@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 6. Fit, with the teacher's logits from its cache.
     name = data.run_name(args, "bert-distilled_lstm", args.alpha)
     folder = Path(args.output_dir or naming.student_dir("distilled_lstm", task.name, name))
-    this_run = Run(folder, settings(args) | {"teacher": teacher.digest}, args.overwrite, cosmetic(args))
+    content = {"teacher": teacher.digest, "rows": rows["train"].digest()}
+    this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
         return folder
@@ -92,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     fit(student, losses, Batches(plan, load), args, this_run, dev_scores, task.metric, save)
 
     # 7. Evaluate the best. 8. Save.
-    student, reader = bilstm.load_student(this_run.best_dir)
     if runtime.is_main():
+        student, reader = bilstm.load_student(this_run.best_dir)
         texts, weights = rows[task.dev_splits[0]], this_run.best_dir / "model.safetensors"
         answer = data.answer(student, reader, texts, args.eval_batch_size)
         report(folder, dev_scores, answer, len(texts), task, student, weights, args.eval_batch_size, args.seed)

@@ -107,10 +107,11 @@ def _copies(
     texts: Sequence[str], reader: Reader, teacher: WordPiece | None, how: Augmentation, stream: int, args: StudentArgs
 ) -> tuple[Ragged, Ragged]:
     """Copies of each text as the student's ids and as the teacher's pieces."""
-    if isinstance(reader.vocabulary, WordPiece) and not args.whole_word_mask:
-        copies = augment(Ragged.from_lists(reader.vocabulary.pieces(texts)), how, reader.vocabulary.mask_id, stream)
+    vocabulary = reader.vocabulary
+    if isinstance(vocabulary, WordPiece) and not args.whole_word_mask:
+        copies = augment(Ragged.from_lists(vocabulary.pieces(texts)), how, vocabulary.mask_id, stream)
         return copies, copies
-    words = segment(texts, reader.language)
+    words = vocabulary.words(texts) if isinstance(vocabulary, WordPiece) else segment(texts, reader.language)
     table = UnitTable()
     rows = table.index(words)
     classes = None
@@ -124,10 +125,10 @@ def _copies(
 
     # A masked word is [MASK] where the student reads BERT's wordpieces; a word vocabulary has no such token, and
     # [UNK] serves both.
-    if isinstance(reader.vocabulary, WordPiece):
-        same = ids(reader.vocabulary.pieces(table.units), reader.vocabulary.mask_id)
+    if isinstance(vocabulary, WordPiece):
+        same = ids(vocabulary.pieces(table.units), vocabulary.mask_id)
         return same, same
-    for_student = ids([[i] for i in reader.vocabulary.lookup([table.units])[0]], reader.vocabulary.unk_id)
+    for_student = ids([[i] for i in vocabulary.lookup([table.units])[0]], vocabulary.unk_id)
     return for_student, ids(teacher.pieces(table.units), teacher.unk_id) if teacher else for_student
 
 

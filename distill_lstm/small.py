@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     # 6. Fit.
     folder = Path(args.output_dir or naming.student_dir("bilstm_alone", task.name, data.run_name(args, "bilstm")))
-    this_run = Run(folder, settings(args), args.overwrite, cosmetic(args))
+    content = {"rows": rows["train"].digest()}
+    this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
         return folder
@@ -66,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     fit(student, losses, batches, args, this_run, dev_scores, task.metric, save)
 
     # 7. Evaluate the best. 8. Save.
-    student, reader = bilstm.load_student(this_run.best_dir)
     if runtime.is_main():
+        student, reader = bilstm.load_student(this_run.best_dir)
         texts, weights = rows[task.dev_splits[0]], this_run.best_dir / "model.safetensors"
         answer = data.answer(student, reader, texts, args.eval_batch_size)
         report(folder, dev_scores, answer, len(texts), task, student, weights, args.eval_batch_size, args.seed)

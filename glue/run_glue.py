@@ -90,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 6. Fit.
     rates = {"epochs": args.num_train_epochs, "learning_rate": args.learning_rate, "weight_decay": args.weight_decay}
     folder = Path(args.output_dir or naming.teacher_dir(task.name, naming.run_id(task.name, **rates)))
-    this_run = Run(folder, settings(args), args.overwrite, cosmetic(args))
+    content = {"rows": rows["train"].digest()}
+    this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
         if test_rows and runtime.is_main():
@@ -104,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     fit(model, losses, batches, args, this_run, dev_scores, task.metric, save)
 
     # 7. Evaluate the best. 8. Save.
-    model = load_bert(this_run.best_dir, task.num_outputs, head="stored")
     if runtime.is_main():
+        model = load_bert(this_run.best_dir, task.num_outputs, head="stored")
         evaluate(folder, this_run.best_dir / "model.safetensors")
         save_pdparams_beside(this_run.best_dir)
     this_run.finish(task=task.name, train_rows=len(train), real_token_share=round(plan.real_share(0), 4))

@@ -11,7 +11,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simple_parsing import field
 
@@ -20,6 +20,9 @@ from distill.cli import parse, run
 from distill.errors import UserError
 from distill.naming import ROOT
 from distill.options import RuntimeOptions, TaskOptions, option
+
+if TYPE_CHECKING:
+    from distill.data.readers import Rows
 
 
 @dataclass
@@ -41,38 +44,47 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         )
     runtime.start(args.device)
     from distill.data.tasks import load_rows, load_task
-    from distill.evaluation.latency import Latency, measure
     from distill.files import write_json
-    from models.predictor import Predictor, open_folder
 
     task = load_task(args)
     rows = load_rows(args, task, task.dev_splits[0])
-    models = {folder: open_folder(folder, args.max_seq_length) for folder in args.folders}
-
-    def timed(model: Predictor) -> Latency:
-        def answer(chosen: Sequence[int]) -> None:
-            texts = rows.take(chosen)
-            model.logits(texts.text_a, texts.text_b, args.eval_batch_size)
-
-        return measure(answer, range(len(rows)))
-
-    measured: dict[str, list[Latency]] = {folder: [] for folder in models}
-    for _ in range(args.rounds):
-        for folder, model in models.items():
-            measured[folder].append(timed(model))
-    found = {
-        folder: {
-            "latency_ms": {key: statistics.median(m.milliseconds[key] for m in every) for key in every[0].milliseconds},
-            "samples_per_second": statistics.median(m.samples_per_second for m in every),
-        }
-        for folder, every in measured.items()
-    }
+    found = side_by_side(args.folders, rows, args.rounds, args.eval_batch_size, args.max_seq_length)
     for folder, values in found.items():
         runtime.log(f"{values['latency_ms']['p50']:8.3f} ms  {values['samples_per_second']:10.1f} texts/s  {folder}")
     facts = {"command": shlex.join(["python", *sys.argv]), "rows": len(rows), "rounds": args.rounds}
     result = {"models": found, **facts, "versions": runtime.versions(), "hardware": runtime.hardware()}
     write_json(ROOT / "results" / f"latency_{args.name}.json", result)
     return result
+
+
+def side_by_side(
+    folders: Sequence[str], rows: "Rows", rounds: int, batch_size: int = 128, max_length: int = 128
+) -> dict[str, dict[str, Any]]:
+    """{folder: {"latency_ms", "samples_per_second"}} of the models, from the texts of `rows` on.
+
+    Each figure is the median of `rounds` measurements, made in turn, so that a drift of the machine's speed meets all
+    models alike.
+    """
+    from distill.evaluation.latency import Latency, measure
+    from models.predictor import open_folder
+
+    models = {folder: open_folder(folder, max_length) for folder in folders}
+    measured: dict[str, list[Latency]] = {folder: [] for folder in models}
+    for _ in range(rounds):
+        for folder, model in models.items():
+
+            def answer(chosen: Sequence[int], call: Any = model.logits) -> None:
+                texts = rows.take(chosen)
+                call(texts.text_a, texts.text_b, batch_size)
+
+            measured[folder].append(measure(answer, range(len(rows))))
+    return {
+        folder: {
+            "latency_ms": {key: statistics.median(m.milliseconds[key] for m in every) for key in every[0].milliseconds},
+            "samples_per_second": statistics.median(m.samples_per_second for m in every),
+        }
+        for folder, every in measured.items()
+    }
 
 
 if __name__ == "__main__":

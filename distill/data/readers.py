@@ -8,6 +8,7 @@ the row.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,14 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.text_a)
+
+    def digest(self) -> str:
+        """SHA-256 of all texts and labels, as hexadecimal digits: equal digests mean equal rows in equal order."""
+        content = hashlib.sha256()
+        for column in (self.text_a, self.text_b or []):
+            content.update("\0".join([*column, ""]).encode("utf-8", "surrogatepass") + b"\1")
+        content.update(b"" if self.labels is None else np.ascontiguousarray(self.labels).tobytes())
+        return content.hexdigest()
 
     def take(self, indices: Iterable[int]) -> Rows:
         """The rows at `indices`, in that order; a row may be taken more than once."""

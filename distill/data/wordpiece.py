@@ -214,6 +214,10 @@ class WordPiece:
             )
         return Encoded.joined(parts)
 
+    def words(self, texts: Sequence[str]) -> list[list[str]]:
+        """Basic tokens of each text: what is then cut into pieces."""
+        return [self._table.words(text) for text in texts]
+
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Piece ids of each text, without special tokens and untruncated."""
         rows = []

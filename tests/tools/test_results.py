@@ -95,7 +95,11 @@ def test_table(made):
 
 
 def test_sentences_with_figures(made):
-    line = {"file": "a", "en": "{scores[accuracy]:.0%} of {dev_rows} rows", "zh": "{dev_rows} 条中的 {scores[accuracy]:.0%}"}
+    line = {
+        "file": "a",
+        "en": "{scores[accuracy]:.0%} of {dev_rows} rows",
+        "zh": "{dev_rows} 条中的 {scores[accuracy]:.0%}",
+    }
     assert results.table({"lines": [line, line]}) == "- 85% of 8 rows\n- 85% of 8 rows"
     assert results.table({"lines": [line]}, "zh") == "- 8 条中的 85%"
 

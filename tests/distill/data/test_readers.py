@@ -234,3 +234,16 @@ def test_a_file_of_qqp_size_is_read_quickly(write):
     print(f"{n} rows in {seconds:.2f} s of processor time")
     assert len(rows) == n and incomplete == 0 and int(rows.labels.sum()) == n // 2
     assert seconds < 5  # about 1 s on an idle core; other work on the machine stretches it
+
+
+def test_digest_tells_rows_apart_and_nothing_else():
+    rows = Rows(["a", "bc"], ["d", "e"], np.array([0, 1]), "here")
+    assert rows.digest() == Rows(["a", "bc"], ["d", "e"], np.array([0, 1]), "there").digest()
+    others = [
+        Rows(["bc", "a"], ["e", "d"], np.array([1, 0]), "here"),  # order
+        Rows(["ab", "c"], ["d", "e"], np.array([0, 1]), "here"),  # the border between two texts
+        Rows(["a", "bc"], ["d", "e"], np.array([0, 0]), "here"),
+        Rows(["a", "bc"], ["d", "e"], None, "here"),
+        Rows(["a", "bc", "d", "e"], None, None, "here"),
+    ]
+    assert len({other.digest() for other in [rows, *others]}) == 6

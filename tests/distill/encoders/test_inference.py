@@ -1,6 +1,5 @@
 """The compiled forward pass gives the model's own logits, whatever the batch."""
 
-
 import numpy as np
 import paddle
 import pytest
