@@ -69,6 +69,11 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
                 "peak_memory_bytes",
                 "real_token_share",
             )
+        }
+        | {
+            "teacher_share": {
+                epoch: round(t["teacher_seconds"] / t["seconds"], 6) for epoch, t in facts["epochs"].items()
+            }
         },
         "finished_at": facts["finished_at"],
         "versions": facts["versions"],

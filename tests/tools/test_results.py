@@ -11,7 +11,8 @@ from tools import results
 FACTS = {
     "command": "python small.py", "task": "SST-2", "seed": 42, "finished": True, "finished_at": "2026-01-01",
     "train_rows": 10, "rows": 30, "steps": 3, "seconds": {"student": 2.0}, "samples_per_second": {"1": 15.0},
-    "resumed": 0, "peak_memory_bytes": 5, "real_token_share": 0.9, "versions": {}, "hardware": {}, "epochs": {"1": {}},
+    "resumed": 0, "peak_memory_bytes": 5, "real_token_share": 0.9, "versions": {}, "hardware": {},
+    "epochs": {"1": {"rows": 30, "seconds": 4.0, "teacher_seconds": 1.0}},
 }  # fmt: skip
 EVALUATION = {
     "accuracy": 0.75, "MCC": 0.5, "precision": 0.5, "recall": 0.5, "f_1": None, "modelSize": "1.00 MB", "rows": 8,
@@ -43,7 +44,8 @@ def test_a_finished_run_is_kept(kept, capsys):
     assert capsys.readouterr().out.startswith("results/one.json: accuracy 0.8750  MCC 0.5000")
     assert found["scores"] == {"accuracy": 0.875, "MCC": 0.5, "precision": 0.5, "recall": 0.5}  # none that is null
     assert found["command"] == "python small.py" and found["seed"] == 42 and found["bytes"] == 1_000_000
-    assert found["training"]["real_token_share"] == 0.9 and "epochs" not in found["training"]
+    assert found["training"]["real_token_share"] == 0.9 and found["training"]["teacher_share"] == {"1": 0.25}
+    assert "epochs" not in found["training"]
 
 
 def test_an_unfinished_run_is_refused(kept, tmp_path):
