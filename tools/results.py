@@ -72,7 +72,7 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
         }
         | {
             "teacher_share": {
-                epoch: round(t["teacher_seconds"] / t["seconds"], 6) for epoch, t in facts["epochs"].items()
+                f"epoch {epoch}": round(t["teacher_seconds"] / t["seconds"], 6) for epoch, t in facts["epochs"].items()
             }
         },
         "finished_at": facts["finished_at"],

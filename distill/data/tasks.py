@@ -103,7 +103,7 @@ _TABLE: tuple[tuple[Task, _Layout], ...] = (
         _glue("STS-B", "sentence1", "sentence2", "score", score_range=(0.0, 5.0)),
     ),
     (
-        # Two official training rows have an empty second question (huggingface/datasets issue 277); in GLUE's older
+        # Two official training rows have an empty second question (huggingface/datasets #277); in GLUE's older
         # archive some lines are halves of rows, split by a line break in a question.
         Task("QQP", _BINARY, "accuracy", True, "en"),
         _glue(

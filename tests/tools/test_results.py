@@ -44,7 +44,7 @@ def test_a_finished_run_is_kept(kept, capsys):
     assert capsys.readouterr().out.startswith("results/one.json: accuracy 0.8750  MCC 0.5000")
     assert found["scores"] == {"accuracy": 0.875, "MCC": 0.5, "precision": 0.5, "recall": 0.5}  # none that is null
     assert found["command"] == "python small.py" and found["seed"] == 42 and found["bytes"] == 1_000_000
-    assert found["training"]["real_token_share"] == 0.9 and found["training"]["teacher_share"] == {"1": 0.25}
+    assert found["training"]["real_token_share"] == 0.9 and found["training"]["teacher_share"] == {"epoch 1": 0.25}
     assert "epochs" not in found["training"]
 
 
