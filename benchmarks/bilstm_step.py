@@ -1,8 +1,8 @@
 """One training step of the BiLSTM student: this project, paddle as installed, and torch's nn.LSTM of the same shape.
 
-    python benchmarks/bilstm_step.py --torch_python TORCH_ENV/bin/python
+    python benchmarks/bilstm_step.py --torch_python .venv-torch/bin/python
 
-torch lives in an environment of its own: python -m venv TORCH_ENV && TORCH_ENV/bin/pip install torch==2.13.0 numpy
+torch lives in an environment of its own: python -m venv .venv-torch && .venv-torch/bin/pip install torch==2.13.0 numpy
 Vocabulary 30522, embeddings 300, 300 units in each direction, batch 64 x 16 tokens, dropout 0.3, MSE on two logits,
 dense Adam.
 """
