@@ -26,6 +26,7 @@ RESULTS = ROOT / "results"
 READMES = ("README.md", "README_zh.md", "glue/README.md", "distill_lstm/README.md")
 _CHINESE = {
     "model": "模型", "parameters": "参数量", "on disk": "磁盘占用", "ms a text": "每条毫秒", "speed-up": "加速",
+    "texts/s in batches": "批量每秒条数",
     "dev accuracy": "dev 准确率", "test accuracy": "test 准确率", "dev, not in train": "dev 去重",
     "test, not in train": "test 去重",
 }  # fmt: skip
@@ -98,11 +99,11 @@ def table(spec: dict[str, Any], language: str = "en") -> str:
         return "\n".join(f"- {sentence}" for sentence in sentences)
     kept = [(row, [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
     heads = [spec["head"], *spec["scores"].values(), "parameters", "on disk"]
-    times: list[float] = []
+    timed: list[dict[str, Any]] = []
     if "latency" in spec:
-        timed = read_json(RESULTS / f"latency_{spec['latency']}.json")["models"]
-        times = [timed[runs[0]["folder"]]["latency_ms"]["p50"] for _, runs in kept]
-        heads += ["ms a text", "speed-up"]
+        models = read_json(RESULTS / f"latency_{spec['latency']}.json")["models"]
+        timed = [models[runs[0]["folder"]] for _, runs in kept]
+        heads += ["ms a text", "speed-up", "texts/s in batches", "speed-up"]
     shown = [_CHINESE.get(head, head) if language == "zh" else head for head in heads]
     lines = ["| " + " | ".join(shown) + " |", "|---" * len(heads) + "|"]
     for number, (row, runs) in enumerate(kept):
@@ -112,8 +113,11 @@ def table(spec: dict[str, Any], language: str = "en") -> str:
             spread = f" ({min(values):.1f} to {max(values):.1f}, {len(values)} seeds)" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")
         cells += [f"{runs[0]['parameters'] / 1e6:.1f} M", f"{runs[0]['bytes'] / 1e6:.0f} MB"]
-        if times:
-            cells += [f"{times[number]:.2f}", f"{times[0] / times[number]:.1f}x"]
+        if timed:
+            (first, base), (ms, rate) = (
+                (t["latency_ms"]["p50"], t["samples_per_second"]) for t in (timed[0], timed[number])
+            )
+            cells += [f"{ms:.2f}", f"{first / ms:.1f}x", f"{rate:,.0f}", f"{rate / base:.1f}x"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

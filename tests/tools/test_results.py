@@ -79,7 +79,10 @@ SPEC = {
 def made(kept, tmp_path):
     """Four kept runs and the measurement of all of them side by side."""
     runs = {name: kept(name, accuracy) for name, accuracy in (("teacher", 0.9), ("a", 0.85), ("b", 0.86), ("c", 0.84))}
-    timed = {runs[name]["folder"]: {"latency_ms": {"p50": ms}} for name, ms in (("teacher", 5.0), ("a", 0.5))}
+    timed = {
+        runs[name]["folder"]: {"latency_ms": {"p50": ms}, "samples_per_second": rate}
+        for name, ms, rate in (("teacher", 5.0, 250.0), ("a", 0.5, 4000.4))
+    }
     (tmp_path / "results" / "latency_all.json").write_text(json.dumps({"models": timed}))
 
 
@@ -91,9 +94,9 @@ def test_table(made):
         "| student | 85.0 (84.0 to 86.0, 3 seeds) | 50.0 (50.0 to 50.0, 3 seeds) | 0.2 M | 1 MB |",
     ]
     chinese = results.table({**SPEC, "latency": "all"}, "zh").splitlines()
-    assert chinese[0] == "| 模型 | dev 准确率 | MCC | 参数量 | 磁盘占用 | 每条毫秒 | 加速 |"
-    assert chinese[2] == "| 教师 | 90.0 | 50.0 | 0.2 M | 1 MB | 5.00 | 1.0x |"
-    assert chinese[3].endswith("| 0.50 | 10.0x |")
+    assert chinese[0] == "| 模型 | dev 准确率 | MCC | 参数量 | 磁盘占用 | 每条毫秒 | 加速 | 批量每秒条数 | 加速 |"
+    assert chinese[2] == "| 教师 | 90.0 | 50.0 | 0.2 M | 1 MB | 5.00 | 1.0x | 250 | 1.0x |"
+    assert chinese[3].endswith("| 0.50 | 10.0x | 4,000 | 16.0x |")
 
 
 def test_sentences_with_figures(made):
