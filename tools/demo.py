@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         teacher_flags = "--num_train_epochs 4 --lr 1e-4 --batch_size 16"
         alone_flags, distil_flags = "--max_epoch 30", "--max_epoch 4 --n_iter 2"
     task = ["--task_name", "SST-2", "--data_dir", data_dir]
-    bilstm = "--optimizer adam --lr 1e-3 --scheduler linear --dropout_prob 0.3 --use_pretrained_emb true --lazy_embeddings true".split()
+    bilstm = "--optimizer adam --lr 1e-3 --scheduler linear --dropout_prob 0.3".split()
+    bilstm += "--use_pretrained_emb true --lazy_embeddings true".split()
 
     def to(name: str) -> list[str]:
         return ["--output_dir", str(folder / name)]
