@@ -1,7 +1,6 @@
 """A BERT classifier as a fixed graph for forward passes on a CPU: Paddle Inference with oneDNN.
 
-Measured on 2 AMD cores, 6 layers/384, against the same model run eagerly, ms a batch: 32 x 16 tokens 47 and 103, 300
-x 13 288 and 757, 64 x 64 304 and 889. Logits differ by less than 1e-5.
+Logits differ from the eager model's by less than 1e-5 (tested).
 """
 
 import os
@@ -52,7 +51,7 @@ def compiled(model: nn.Layer) -> Callable[[Mapping[str, np.ndarray]], np.ndarray
         config.disable_gpu()
         config.disable_glog_info()
         config.enable_mkldnn()
-        # Batches come sorted by length, so one shape's plan is enough; 16 cost another 0.7 GB and saved no time.
+        # Batches come sorted by length, so one shape's plan is enough; each further one keeps memory.
         config.set_mkldnn_cache_capacity(1)
         config.set_cpu_math_library_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         predictor = inference.create_predictor(config)
