@@ -23,17 +23,20 @@ def option(
     high: float | None = None,
     above: float | None = None,
     cosmetic: bool = False,
+    bare: Any = None,
 ) -> Any:
     """A dataclass field with its help and bounds.
 
     alias: other spellings of the flag (without dashes); low, high: inclusive bounds; above: exclusive lower bound;
-    cosmetic: the value cannot change a result, so a run may be continued with another one.
+    cosmetic: the value cannot change a result, so a run may be continued with another one; bare: the value when the
+    flag stands without one.
     """
     names = (alias,) if isinstance(alias, str) else alias
     bounds = {"allowed": choices, "low": low, "high": high, "above": above, "cosmetic": cosmetic}
     if choices:
         help = f"{help} ({' | '.join(choices)})"
-    return field(default=default, help=help, alias=[f"--{name}" for name in names], metadata=bounds)
+    without_value = {} if bare is None else {"nargs": "?", "const": bare}
+    return field(default=default, help=help, alias=[f"--{name}" for name in names], metadata=bounds, **without_value)
 
 
 @dataclass
@@ -84,6 +87,9 @@ class TrainOptions:
         0, "stop after this many evaluations without a better dev score; 0: off", low=0
     )
     amp: str = option("none", "mixed precision on GPU", choices=("none", "bf16", "fp16"))
+    cpu_arrangement: str = option(
+        "auto", "arithmetic arranged for a CPU when training on one, or paddle's own", choices=("auto", "none")
+    )
     seed: int = option(42, "seed of initialisation, order and dropout", low=0)
 
     def __post_init__(self) -> None:
@@ -126,3 +132,51 @@ class TeacherOptions:
     skip_teacher_check: bool = option(
         False, "go on with a teacher whose label order or dev score is wrong", cosmetic=True
     )
+
+
+@dataclass
+class DistillOptions:
+    """What every distillation recipe offers."""
+
+    control: int = option(
+        0,
+        "train as many students (1 without a number) on the labels alone too and compare: is it the teacher?",
+        low=0,
+        cosmetic=True,
+        bare=1,
+    )
+
+
+@dataclass
+class StudentOptions:
+    """The student's shape, and the weights it starts with."""
+
+    student_model_name_or_path: str | None = option(
+        None, "BERT that the student starts from: a folder, or a name PaddleNLP downloads; without it the teacher"
+    )
+    student_init: str = option(
+        "first", "first: the weights of its first layers; random; or those of chosen layers by number, such as 4,8,12"
+    )
+    student_layers: int | None = option(None, "layers of the student; without it all of that BERT's", low=1)
+    student_hidden_size: int | None = option(
+        None, "random only: width of the student; without it, and for the next two, as that BERT", low=1
+    )
+    student_intermediate_size: int | None = option(None, "random only: width of its feed-forward layers", low=1)
+    student_heads: int | None = option(None, "random only: its attention heads", low=1)
+
+
+@dataclass
+class SoftTargetOptions:
+    """The teacher's logits and the labels as targets: alpha * soft + (1 - alpha) * hard."""
+
+    alpha: float = option(0.2, "weight of the teacher's term; 1 - alpha weights the labels'", low=0, high=1)
+    T: float = option(1.0, "temperature that divides both models' logits in kl", alias="temperature", above=0)
+    soft_loss: str = option(
+        "kl", "the teacher's term: KL divergence, or squared error of logits (always so in regression)",
+        choices=("kl", "mse"),
+    )  # fmt: skip
+    soft_reduction: str = option(
+        "batchmean", "kl: sum over classes, or mean over them too, which is as many times smaller",
+        choices=("batchmean", "mean"),
+    )  # fmt: skip
+    scale_t2: bool = option(True, "kl: multiply by T^2, which keeps the size of the gradient when T changes")

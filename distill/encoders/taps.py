@@ -5,6 +5,8 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+from distill.encoders.cpu import split_heads
+
 
 class Taps:
     """Collects inner tensors of each forward pass made inside the `with` block; the last pass is what can be read.
@@ -74,7 +76,7 @@ class Taps:
 
     def _heads(self, name: str) -> tuple[Tensor, ...]:
         heads = self._bert.encoder.layers[0].self_attn.num_heads
-        return tuple(x.reshape([0, 0, heads, -1]).transpose([0, 2, 1, 3]) for x in self._projections[name])
+        return tuple(split_heads(x, heads) for x in self._projections[name])
 
     @property
     def hidden(self) -> tuple[Tensor, ...]:

@@ -23,6 +23,7 @@ import paddle
 from paddle import Tensor, nn
 
 from distill import files, runtime
+from distill.encoders import cpu
 from distill.errors import UserError
 from distill.options import TrainOptions
 from distill.training import checkpoint
@@ -109,6 +110,8 @@ def fit(
     save: writes the model into the empty folder it is given, which lies beside run.best_dir and replaces it when whole.
 
     Returns at once when the run's checkpoint is that of the last step. Afterwards the model holds the last weights.
+    On a CPU the layers of `model` calculate as `distill.encoders.cpu` arranges them, unless options.cpu_arrangement is
+    `none`.
     Raises TrainingStopped when a loss, weight or score is not finite; UserError for flags that cannot work, a damaged
     checkpoint or a full disk; SystemExit (143, 130) after SIGTERM or Ctrl-C, when the state is saved.
     """
@@ -131,7 +134,9 @@ def fit(
     if evaluate is None:
         metric = None
 
-    with Signals() as signals, contextlib.closing(run), contextlib.closing(Progress(total, state.step)) as progress:
+    arranged = cpu.arranged(model) if options.cpu_arrangement == "auto" else contextlib.nullcontext()
+    progress = Progress(total, state.step)
+    with Signals() as signals, contextlib.closing(run), contextlib.closing(progress), arranged:
         model.train()
         while state.step < total and not state.stopped_early and not stopping:
             started = time.perf_counter()
