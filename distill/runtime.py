@@ -43,6 +43,23 @@ def mkl_path(cpuinfo: str) -> str | None:
     return "7" if "avx512f" in flags else "5" if "avx2" in flags else None
 
 
+def bfloat16(cpuinfo: str) -> bool:
+    """Whether this text of /proc/cpuinfo names instructions that multiply bfloat16 numbers."""
+    return any(
+        {"avx512_bf16", "amx_bf16"} & set(line.split()) for line in cpuinfo.splitlines() if line.startswith("flags")
+    )
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 numbers; False where nobody says."""
+    return sys.platform.startswith("linux") and bfloat16(Path("/proc/cpuinfo").read_text())
+
+
+def threads() -> int:
+    """The number of threads that paddle calculates with."""
+    return int(os.environ.get("OMP_NUM_THREADS", "1"))
+
+
 def physical_cores(cpuinfo: str, allowed: set[int]) -> int:
     """The number of distinct cores among the processors `allowed` to this process; each counts as one where nothing
     is said."""

@@ -1,22 +1,35 @@
-"""A BERT classifier as a fixed graph for forward passes on a CPU: Paddle Inference with oneDNN.
+"""Forward passes without gradient: eager, or a fixed graph run by Paddle Inference with oneDNN, whichever is faster.
 
-Logits differ from the eager model's by less than 1e-5 (tested).
+Outputs of the two differ by less than 1e-5 (tested). On 2 AMD cores with AVX-512 the graph takes about half the time of
+the eager pass, and with bfloat16 about a quarter (results/benchmark_bert_step.json).
 """
 
-import os
+import contextlib
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-INPUTS = ("input_ids", "token_type_ids", "mask")
+from distill import runtime
+from distill.encoders import cpu
+from distill.errors import UserError
+
+Batch = Mapping[str, np.ndarray]
+Pass = Callable[[Batch], list[np.ndarray]]
+"""A batch by the names of its inputs -> the layer's outputs."""
+
+BERT_INPUTS = {"input_ids": (2, "int64"), "token_type_ids": (2, "int64"), "mask": (2, "float32")}
+"""Rank and type of what `Encoded.pad` gives a BERT."""
 
 
-class _Classifier(nn.Layer):
+class Classifier(nn.Layer):
+    """A BertForSequenceClassification as a function of BERT_INPUTS: logits [B, C]."""
+
     def __init__(self, model: nn.Layer) -> None:
         super().__init__()
         self.model = model
@@ -27,43 +40,92 @@ class _Classifier(nn.Layer):
 
 
 def available() -> bool:
-    """Whether forward passes run through oneDNN here: on x86 processors, when the device is the CPU."""
+    """Whether graphs can run through oneDNN here: on x86 processors, when the device is the CPU."""
     return paddle.get_device() == "cpu" and platform.machine() in ("x86_64", "AMD64")
 
 
-def compiled(model: nn.Layer) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """`model`, a BertForSequenceClassification, with the weights it has now, in eval mode: a call from what
-    `Encoded.pad` returns to logits [B, C] float32. The same batch gives the same bits each time. Takes about half a
-    second to make.
+def require(precision: str) -> None:
+    """Raise UserError when forward passes in `precision` (`fp32` or `bf16`) are not possible here."""
+    if precision == "bf16" and not (available() and runtime.has_bfloat16()):
+        raise UserError("--forward_precision bf16: this processor calculates no bfloat16; use fp32")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Layer) -> Iterator[None]:
+    """Put `model` into eval mode without gradient; afterwards each of its layers is in the mode it was in."""
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        with paddle.no_grad():
+            yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def eager(layer: nn.Layer, inputs: Mapping[str, tuple[int, str]]) -> Pass:
+    """`layer` run as it is, in eval mode, its arithmetic arranged for a CPU where it runs on one."""
+
+    def run(batch: Batch) -> list[np.ndarray]:
+        with cpu.arranged(layer), evaluating(layer):
+            found = layer(*(paddle.to_tensor(batch[name]) for name in inputs))
+        return [value.numpy() for value in (found if isinstance(found, (list, tuple)) else [found])]
+
+    return run
+
+
+def compiled(layer: nn.Layer, inputs: Mapping[str, tuple[int, str]], precision: str = "fp32") -> Pass:
+    """`layer` with the weights it has now, in eval mode, as a graph. The same batch gives the same bits each time.
+
+    inputs: rank and type of each argument of its forward, whose names they are. precision: fp32, or bf16 for matrix
+    products in bfloat16. Takes about half a second to make.
     """
     from paddle import inference
     from paddle.static import InputSpec
 
-    training = model.training
-    specs = [
-        InputSpec([None, None], kind, name) for name, kind in zip(INPUTS, ("int64", "int64", "float32"), strict=True)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        model.eval()
-        graph = paddle.jit.to_static(_Classifier(model), input_spec=specs, full_graph=True)
+    specs = [InputSpec([None] * rank, kind, name) for name, (rank, kind) in inputs.items()]
+    with tempfile.TemporaryDirectory() as folder, evaluating(layer):
+        graph = paddle.jit.to_static(layer, input_spec=specs, full_graph=True)
         paddle.jit.save(graph, f"{folder}/model")
         config = inference.Config(*(str(Path(folder) / f"model.{ending}") for ending in ("json", "pdiparams")))
         config.disable_gpu()
         config.disable_glog_info()
         config.enable_mkldnn()
+        if precision == "bf16":
+            config.enable_mkldnn_bfloat16()
         # Batches come sorted by length, so one shape's plan is enough; each further one keeps memory.
         config.set_mkldnn_cache_capacity(1)
-        config.set_cpu_math_library_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        config.set_cpu_math_library_num_threads(runtime.threads())
         predictor = inference.create_predictor(config)
-        if training:
-            model.train()
-    handles = {name: predictor.get_input_handle(name) for name in INPUTS}
-    output = predictor.get_output_handle(predictor.get_output_names()[0])
+    handles = {name: predictor.get_input_handle(name) for name in inputs}
+    outputs = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
 
-    def logits(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    def run(batch: Batch) -> list[np.ndarray]:
         for name, handle in handles.items():
             handle.copy_from_cpu(np.ascontiguousarray(batch[name]))
         predictor.run()
-        return np.asarray(output.copy_to_cpu())
+        return [np.asarray(output.copy_to_cpu()) for output in outputs]
 
-    return logits
+    return run
+
+
+def faster(ways: Mapping[str, Pass], batch: Batch, rounds: int = 3) -> str:
+    """The name of the pass that takes the least time on `batch`, after one round to warm up; says so in the log."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, run in ways.items():
+            started = time.perf_counter()
+            run(batch)
+            taken[name].append(time.perf_counter() - started)
+    best = {name: min(times[1:]) for name, times in taken.items()}
+    chosen = min(best, key=best.__getitem__)
+    rows, width = next(iter(batch.values())).shape
+    timed = ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, seconds in best.items())
+    runtime.log(f"forward passes: {chosen} (a batch of {rows} x {width} tokens: {timed})")
+    return chosen
+
+
+def sample(vocab_size: int, rows: int, width: int) -> dict[str, np.ndarray]:
+    """A batch for timing a BERT: random ids without padding."""
+    ids = np.random.default_rng(0).integers(0, vocab_size, (rows, width))
+    return {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "mask": np.ones(ids.shape, np.float32)}

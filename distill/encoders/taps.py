@@ -78,6 +78,10 @@ class Taps:
         heads = self._bert.encoder.layers[0].self_attn.num_heads
         return tuple(split_heads(x, heads) for x in self._projections[name])
 
+    def projections(self, name: str, layers: tuple[int, ...]) -> list[Tensor]:
+        """Outputs [B, L, H] of `q_proj`, `k_proj` or `v_proj` in these layers."""
+        return [self._projections[name][layer - 1] for layer in layers]
+
     @property
     def hidden(self) -> tuple[Tensor, ...]:
         return tuple(self._hidden)
@@ -87,10 +91,8 @@ class Taps:
         if not self._want_scores:
             return ()
         if self._scores is None:
-            # The queries are scaled, not the product: the order of the model's own arithmetic, hence the same bits.
             self._scores = tuple(
-                paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
-                for q, k in zip(self._heads("q_proj"), self._heads("k_proj"), strict=True)
+                scaled_scores(q, k) for q, k in zip(self._heads("q_proj"), self._heads("k_proj"), strict=True)
             )
         return self._scores
 
@@ -105,6 +107,34 @@ class Taps:
     @property
     def values(self) -> tuple[Tensor, ...]:
         return self._heads("v_proj") if self._want_qkv else ()
+
+
+def scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """[B, heads, Lq, d] and [B, heads, Lk, d] to q k^T / sqrt(d), [B, heads, Lq, Lk]."""
+    # The queries are scaled, not the product: the order of the model's own arithmetic, hence the same bits.
+    return paddle.matmul(queries * queries.shape[-1] ** -0.5, keys, transpose_y=True)
+
+
+class Reading(nn.Layer):
+    """A BERT with a head as one function from (input_ids, token_type_ids, mask) to a flat list: its logits, the hidden
+    states [B, L, H] of the layers `hidden`, then the queries and then the keys [B, L, H] of the layers `projected`.
+    Unlike Taps it can be traced."""
+
+    def __init__(self, model: nn.Layer, hidden: tuple[int, ...], projected: tuple[int, ...]) -> None:
+        super().__init__()
+        self.model, self._hidden, self._projected = model, hidden, projected
+        self._taps = Taps(model, hidden=bool(hidden), scores=bool(projected))
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor) -> list[Tensor]:
+        with self._taps:
+            logits = self.model(input_ids, token_type_ids, attention_mask=mask)
+        hidden = [self._taps.hidden[i] for i in self._hidden]
+        return [
+            logits,
+            *hidden,
+            *self._taps.projections("q_proj", self._projected),
+            *self._taps.projections("k_proj", self._projected),
+        ]
 
 
 def find_bert(model: nn.Layer) -> nn.Layer:

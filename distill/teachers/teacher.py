@@ -7,7 +7,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from distill.data.readers import Rows
 from distill.data.tasks import Task
 from distill.data.wordpiece import Encoded, WordPiece
 from distill.encoders import inference
+from distill.encoders.cpu import split_heads
 from distill.encoders.folder import find_model, load_bert
-from distill.encoders.taps import Taps
+from distill.encoders.inference import BERT_INPUTS
+from distill.encoders.taps import Reading, scaled_scores
 from distill.errors import UserError
-from distill.files import sha256
+from distill.files import read_json, sha256, write_json
 from distill.options import TeacherOptions
 from distill.runtime import is_main, log, rank, world_size
 from distill.teachers.cache import (
@@ -60,14 +62,38 @@ class Teacher:
             parameter.stop_gradient = True
         self.wordpiece = WordPiece.from_folder(found.folder)
         self.labels = found.labels
-        # The two ways of running agree to 1e-5, not to the bit, so each has its own cache.
-        way = "compiled" if inference.available() else "eager"
-        content = [sha256(found.weights), found.config, self.wordpiece.digest(), max_length, way]
+        inference.require(options.forward_precision)
+        content = [sha256(found.weights), found.config, self.wordpiece.digest(), max_length]
         self.digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        self._passes: dict[tuple[tuple[int, ...], tuple[int, ...]], inference.Pass] = {}
 
     @functools.cached_property
-    def _compiled(self) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-        return inference.compiled(self.model)
+    def _way(self) -> str:
+        """How the teacher runs: `eager`, `compiled` or `bf16`. Found out once for a cache: outputs of the first two
+        agree to 1e-5, not to the bit."""
+        if self.options.forward_precision == "bf16":
+            return "bf16"
+        if not inference.available():
+            return "eager"
+        note = Path(self.options.cache_dir).expanduser() / f"{self.digest[:16]}.json"
+        if is_main() and not note.exists():
+            layer = Reading(self.model, (), ())
+            ways = {"eager": inference.eager(layer, BERT_INPUTS), "compiled": inference.compiled(layer, BERT_INPUTS)}
+            batch = inference.sample(self.model.config.vocab_size, 32, min(self.max_length, 32))
+            write_json(note, {"way": inference.faster(ways, batch)})
+        _barrier()
+        return str(read_json(note)["way"])
+
+    def _pass(self, hidden: tuple[int, ...], scores: tuple[int, ...]) -> inference.Pass:
+        """The pass that gives logits, these layers' hidden states, then their queries, then their keys."""
+        if (hidden, scores) not in self._passes:
+            layer, way = Reading(self.model, hidden, scores), self._way
+            if way == "eager":
+                made = inference.eager(layer, BERT_INPUTS)
+            else:
+                made = inference.compiled(layer, BERT_INPUTS, "bf16" if way == "bf16" else "fp32")
+            self._passes[hidden, scores] = made
+        return self._passes[hidden, scores]
 
     def encode(self, rows: Rows) -> Encoded:
         """The rows as this teacher reads them."""
@@ -86,12 +112,26 @@ class Teacher:
         cached = self.outputs(self.encode(rows))
         batches = [np.arange(i, min(i + 64, len(rows))) for i in range(0, len(rows), 64)]
         logits = np.concatenate([cached.batch(indices)["logits"] for indices in batches])
+        if self.options.forward_precision == "bf16":
+            self._compare_precisions(self.encode(rows), logits, batches[:4])
         if self.task.regression:
             figures, complaint = _check_regression(logits[:, 0], rows)
         else:
             figures, complaint = _check_classes(logits, rows, self.task)
         self._complain(complaint)
         return figures
+
+    def _compare_precisions(self, encoded: Encoded, logits: np.ndarray, batches: Sequence[np.ndarray]) -> None:
+        exact = inference.compiled(Reading(self.model, (), ()), BERT_INPUTS)
+        expected = np.concatenate([exact(encoded.pad(rows, self.wordpiece.pad_id))[0] for rows in batches])
+        found = logits[: len(expected)]
+        line = f"bf16: on {len(expected)} rows the teacher's logits differ from fp32's by at most"
+        line += f" {np.abs(found - expected).max():.2g}"
+        if expected.shape[1] > 1:
+            line += f", {(found.argmax(1) == expected.argmax(1)).mean():.1%} of its answers are the same".replace(
+                "%", " %"
+            )
+        log(line)
 
     def _complain(self, complaint: str | None) -> None:
         if complaint and not self.options.skip_teacher_check:
@@ -110,32 +150,41 @@ class Teacher:
         return self._forward(batch, self._parse(outputs))
 
     def _forward(self, batch: dict[str, np.ndarray], outputs: Sequence[Output]) -> dict[str, np.ndarray]:
+        hidden = tuple(
+            sorted({layer for output in outputs if output.kind in ("cls", "hidden") for layer in output.layers})
+        )
+        scored = tuple(sorted({layer for output in outputs if output.kind == "scores" for layer in output.layers}))
+        logits, *rest = self._pass(hidden, scored)(batch)
+        states = dict(zip(hidden, rest, strict=False))
+        queries = dict(zip(scored, rest[len(hidden) :], strict=False))
+        keys = dict(zip(scored, rest[len(hidden) + len(scored) :], strict=True))
+        mask = batch["mask"]
+        padded = not mask.all()
+        found = {}
+        for output in outputs:
+            if output.kind == "logits":
+                found["logits"] = logits
+            elif output.kind == "cls":
+                found["cls"] = np.stack([states[layer][:, 0] for layer in output.layers], axis=1)
+            elif output.kind == "hidden":
+                found["hidden"] = value = np.stack([states[layer] for layer in output.layers], axis=1)
+                if padded:
+                    value *= mask[:, None, :, None]
+            else:
+                found["scores"] = value = np.stack(
+                    [self._scores(queries[layer], keys[layer]) for layer in output.layers], axis=1
+                )
+                if padded:
+                    value *= (mask[:, :, None] * mask[:, None, :])[:, None, None]
+        return found
+
+    def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """[B, L, H] projections to scores [B, heads, L, L]."""
         import paddle
 
-        kinds = {output.kind for output in outputs}
-        if kinds == {"logits"} and inference.available():
-            return {"logits": self._compiled(batch)}
-        ids, types = paddle.to_tensor(batch["input_ids"]), paddle.to_tensor(batch["token_type_ids"])
-        taps = Taps(self.model, hidden=bool(kinds & {"cls", "hidden"}), scores="scores" in kinds)
-        with paddle.no_grad(), taps:
-            logits = self.model(ids, token_type_ids=types, attention_mask=paddle.to_tensor(batch["mask"]))
-            found = {}
-            for output in outputs:
-                if output.kind == "logits":
-                    value = logits
-                elif output.kind == "cls":
-                    value = paddle.stack([taps.hidden[layer][:, 0] for layer in output.layers], axis=1)
-                elif output.kind == "hidden":
-                    value = paddle.stack([taps.hidden[layer] for layer in output.layers], axis=1)
-                else:
-                    value = paddle.stack([taps.scores[layer - 1] for layer in output.layers], axis=1)
-                found[output.kind] = value.astype("float32").numpy()
-        mask = batch["mask"]
-        if "hidden" in found:
-            found["hidden"] *= mask[:, None, :, None]
-        if "scores" in found:
-            found["scores"] *= (mask[:, :, None] * mask[:, None, :])[:, None, None]
-        return found
+        heads = self.model.config.num_attention_heads
+        with paddle.no_grad():
+            return scaled_scores(*(split_heads(paddle.to_tensor(x), heads) for x in (queries, keys))).numpy()
 
     def outputs(self, encoded: Encoded, outputs: Sequence[str] = ("logits",)) -> CachedOutputs:
         """The outputs (names as in `forward`) of every row, from the cache, which is filled first where it lacks some.
@@ -146,7 +195,7 @@ class Teacher:
         """
         parsed = self._parse(outputs)
         root = Path(self.options.cache_dir).expanduser()
-        folder = root / self.digest[:16]
+        folder = root / f"{self.digest[:16]}-{self._way}"
         requests = Requests.of(encoded.keys(), encoded.lengths)
         stores = [Store(folder / output.name, output) for output in parsed]
         if is_main():

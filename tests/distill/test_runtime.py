@@ -43,6 +43,12 @@ def test_the_mkl_path_is_for_amd_only(text: str, path: str | None) -> None:
     assert runtime.mkl_path(text) == path
 
 
+def test_bfloat16_is_read_off_the_flags() -> None:
+    assert runtime.bfloat16(cpuinfo("AuthenticAMD", "avx2 avx512f avx512_bf16"))
+    assert runtime.bfloat16(cpuinfo("GenuineIntel", "avx2 amx_bf16 amx_tile"))
+    assert not runtime.bfloat16(cpuinfo("GenuineIntel", "avx2 avx512f"))
+
+
 def test_threads_are_the_cores_and_not_their_hyperthreads() -> None:
     text = cpuinfo("GenuineIntel", "avx2", cores=4, threads=2)
     assert runtime.physical_cores(text, set(range(8))) == 4
