@@ -40,11 +40,15 @@ def with_paddle(tuned: bool, lazy: bool = False) -> dict:
         runtime.before_paddle()
     import paddle
 
+    from distill.encoders import cpu
     from models.bilstm import BiLSTM, BiLSTMConfig
 
     paddle.set_device("cpu")
     config = BiLSTMConfig(VOCAB, ("0", "1"), embedding_size=EMBEDDING, hidden_size=HIDDEN, dropout=DROPOUT)
     model = BiLSTM(config, sparse_embeddings=lazy)
+    model.train()
+    if tuned:
+        cpu.arrange(model)
     optimizer = paddle.optimizer.Adam(1e-3, parameters=model.parameters(), lazy_mode=lazy)
     ids, lengths, target = (paddle.to_tensor(value) for value in inputs())
 

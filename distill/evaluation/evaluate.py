@@ -1,7 +1,6 @@
 """Predictions of a model for a whole split, and the result file they end in."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,35 @@ from paddle import Tensor, nn
 
 from distill.data.tasks import Task
 from distill.data.wordpiece import Encoded
+from distill.encoders import inference
+from distill.encoders.inference import evaluating
 from distill.evaluation.latency import Latency, measure
 from distill.evaluation.metrics import score
+from distill.evaluation.predictions import Predictions, save_predictions
 from distill.files import write_json
 from distill.runtime import hardware, log, versions
 
 Forward = Callable[[dict[str, Tensor]], Tensor]
 
 
-def bert_forward(model: nn.Layer) -> Forward:
+# From about here on the half second that a graph takes to make is earned back.
+_MANY_TOKENS = 200_000
+
+
+class BertForward:
+    """The `forward` of `predict` for a PaddleNLP BertForSequenceClassification; gradients flow through its logits."""
+
+    def __init__(self, model: nn.Layer) -> None:
+        self.model = model
+
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+        logits: Tensor = self.model(batch["input_ids"], batch["token_type_ids"], attention_mask=batch["mask"])
+        return logits
+
+
+def bert_forward(model: nn.Layer) -> BertForward:
     """The `forward` of `predict` for a PaddleNLP BertForSequenceClassification."""
-
-    def forward(batch: dict[str, Tensor]) -> Tensor:
-        return model(batch["input_ids"], batch["token_type_ids"], attention_mask=batch["mask"])
-
-    return forward
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Layer) -> Iterator[None]:
-    """Put `model` into eval mode without gradient; afterwards each of its layers is in the mode it was in."""
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        with paddle.no_grad():
-            yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
+    return BertForward(model)
 
 
 def predict(forward: Forward, encoded: Encoded, batch_size: int, pad_id: int = 0) -> np.ndarray:
@@ -46,57 +46,94 @@ def predict(forward: Forward, encoded: Encoded, batch_size: int, pad_id: int = 0
 
     `forward` gets `Encoded.pad(...)` as tensors (input_ids, token_type_ids, mask, lengths), rows of similar length
     together, and returns logits [B, C]; it runs without gradient. Its model must be in eval mode: see `evaluating`.
-    Raises ValueError without rows.
+    A BERT with many rows to read on a CPU is run by Paddle Inference where that is faster. Raises ValueError without
+    rows.
     """
     if not len(encoded):
         raise ValueError("no rows to predict")
     order = np.argsort(encoded.lengths, kind="stable")
+    run = _fixed(forward, encoded)
     parts = []
     with paddle.no_grad():
         for start in range(0, len(order), batch_size):
             batch = encoded.pad(order[start : start + batch_size], pad_id=pad_id)
-            logits = forward({name: paddle.to_tensor(value) for name, value in batch.items()})
-            parts.append(logits.astype("float32").numpy())
+            parts.append(run(batch))
     ordered = np.concatenate(parts)
     logits_by_row = np.empty_like(ordered)
     logits_by_row[order] = ordered
     return logits_by_row
 
 
+_way: dict[tuple[int, int], str] = {}  # of BERTs by layers and width: found out once
+
+
+def _fixed(forward: Forward, encoded: Encoded) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """`forward` from arrays to logits [B, C] float32, with the weights its model has now."""
+    if isinstance(forward, BertForward) and encoded.lengths.sum() >= _MANY_TOKENS and inference.available():
+        layer, config = inference.Classifier(forward.model), forward.model.config
+        graph = inference.compiled(layer, inference.BERT_INPUTS)
+        size = (config.num_hidden_layers, config.hidden_size)
+        if size not in _way:
+            ways = {"eager": inference.eager(layer, inference.BERT_INPUTS), "compiled": graph}
+            width = min(32, config.max_position_embeddings)
+            _way[size] = inference.faster(ways, inference.sample(config.vocab_size, 32, width))
+        if _way[size] == "compiled":
+            return lambda batch: graph(batch)[0]
+
+    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+        logits = forward({name: paddle.to_tensor(value) for name, value in batch.items()})
+        return logits.astype("float32").numpy()
+
+    return run
+
+
+class Scores(dict[str, float]):
+    """Scores by their names; `predictions` holds what they were computed from, by split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predictions: dict[str, Predictions] = {}
+
+
 def evaluate_splits(
     predict_split: Callable[[Any], np.ndarray], splits: Mapping[str, tuple[Any, np.ndarray]], task: Task
-) -> dict[str, float]:
+) -> Scores:
     """Scores of the dev splits {name: (rows as the model reads them, labels)}.
 
     Those of the first split have their plain names, those of a further one (MNLI's dev_mismatched) its ending, such as
     accuracy_mismatched.
     """
-    scores: dict[str, float] = {}
+    scores = Scores()
     for number, (name, (encoded, labels)) in enumerate(splits.items()):
         ending = f"_{name.removeprefix('dev_')}" if number else ""
-        scores |= {key + ending: value for key, value in score(predict_split(encoded), labels, task).items()}
+        scores.predictions[name] = found = Predictions(predict_split(encoded), labels)
+        scores |= {key + ending: value for key, value in score(found.logits, labels, task).items()}
     return scores
 
 
 def report(
     folder: str | Path,
-    dev_scores: Callable[[], dict[str, float]],
+    dev_scores: Callable[[], Scores],
     answer: Callable[[Sequence[int]], object],
     rows: int,
     task: Task,
     model: nn.Layer,
     weights: str | Path,
     batch_size: int,
-    seed: int,
+    seed: int | None,
 ) -> dict[str, Any]:
-    """Evaluate and time a finished model, write `folder`/results_eval.json (see `write_results`), print the scores.
+    """Evaluate and time a finished model, write its predictions (see `save_predictions`) and results_eval.json (see
+    `write_results`) into `folder`, print the scores.
 
+    dev_scores: returns what `evaluate_splits` does for this model.
     answer: takes numbers of dev rows, 0 to rows - 1, and returns when their logits are there, from the text on.
+    seed: that of the training, None where nobody knows.
     """
     with evaluating(model):
         scores = dev_scores()
         latency = measure(answer, range(rows))
     log(f"{task.name} dev: " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    save_predictions(folder, scores.predictions)
     path = Path(folder) / "results_eval.json"
     return write_results(path, scores, task.metric, model, weights, latency, rows, batch_size, seed)
 
@@ -110,7 +147,7 @@ def write_results(
     latency: Latency,
     rows: int,
     batch_size: int,
-    seed: int,
+    seed: int | None,
 ) -> dict[str, Any]:
     """Write results_eval.json, whole or not at all, and return its content.
 

@@ -7,6 +7,8 @@ from paddlenlp.transformers import BertForSequenceClassification
 
 from distill.data.tasks import get_task
 from distill.data.wordpiece import Encoded
+from distill.encoders import inference
+from distill.evaluation import evaluate
 from distill.evaluation.evaluate import bert_forward, evaluate_splits, evaluating, predict, write_results
 from distill.evaluation.latency import Latency
 from tests.tiny import make_bert_folder
@@ -47,6 +49,26 @@ def test_the_batch_size_changes_nothing(model, encoded):
     assert len(np.unique(alone[:, 0])) == 11
     for batch_size in (2, 3, 11, 64):
         np.testing.assert_allclose(predict(bert_forward(model), encoded, batch_size), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["eager", "compiled"])
+def test_many_rows_go_the_faster_way_to_the_same_logits(model, encoded, monkeypatch, way):
+    expected = predict(bert_forward(model), encoded, 4)
+    timed = []
+    monkeypatch.setattr(evaluate, "_MANY_TOKENS", int(encoded.lengths.sum()))
+    monkeypatch.setattr(evaluate, "_way", {})
+    monkeypatch.setattr(inference, "available", lambda: True)
+    monkeypatch.setattr(inference, "faster", lambda ways, batch: timed.append(sorted(ways)) or way)
+    for _ in range(2):
+        np.testing.assert_allclose(predict(bert_forward(model), encoded, 4), expected, atol=1e-5)
+    assert timed == [["compiled", "eager"]]
+    weight = model.classifier.weight.numpy()
+    model.classifier.weight.set_value(2 * weight)
+    doubled = predict(bert_forward(model), encoded, 4)
+    model.classifier.weight.set_value(weight)
+    np.testing.assert_allclose(
+        doubled - model.classifier.bias.numpy(), 2 * (expected - model.classifier.bias.numpy()), atol=1e-4
+    )
 
 
 def test_the_order_of_rows_changes_nothing(model, encoded):
