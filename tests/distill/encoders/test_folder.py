@@ -20,7 +20,14 @@ from paddlenlp.transformers import (
 
 from distill.data.wordpiece import WordPiece
 from distill.encoders import folder as folder_module
-from distill.encoders.folder import find_model, flatten_config, load_bert, save_bert, save_pdparams_beside
+from distill.encoders.folder import (
+    find_model,
+    flatten_config,
+    load_bert,
+    load_projections,
+    save_bert,
+    save_pdparams_beside,
+)
 from distill.errors import UserError
 from tests.distill.torch_names import to_torch_names
 from tests.tiny import VOCAB, make_bert_folder
@@ -316,7 +323,7 @@ def test_weight_file_by_its_path(bert, tmp_path):
 
 
 def test_misspelt_local_folder_asks_no_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "_download", lambda name: pytest.fail("network"))
+    monkeypatch.setattr(folder_module, "_download", lambda *_: pytest.fail("network"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     for path in ("models/teacher", "./teacher", "/nowhere/teacher", "a/b/c", tmp_path / "gone"):
@@ -361,3 +368,89 @@ def test_failed_download_is_one_line(monkeypatch, tmp_path, answer):
     for name in ("bert-base-uncased", "someone/some-bert"):
         text = refused(name, 2)
         assert name in text and "cannot download" in text and "local folder" in text
+
+
+# PaddleNLP's students, which are BERTs under a name of their own with projections to a teacher's width
+
+
+@pytest.fixture
+def published(bert, tmp_path):
+    """published(class name): a folder as PaddleNLP's own class of that name writes it."""
+    from paddlenlp import transformers
+
+    def write(kind="TinyBertForPretraining", **config):
+        sizes = json.loads((bert / "config.json").read_text())
+        sizes = {name: sizes[name] for name in (*folder_module._SIZES, "max_position_embeddings", "type_vocab_size")}
+        paddle.seed(3)
+        model = getattr(transformers, kind)(transformers.TinyBertConfig(**sizes, fit_size=48, **config))
+        model.save_pretrained(str(tmp_path / "student"), safe_serialization=True)
+        shutil.copy(bert / "vocab.txt", tmp_path / "student")
+        return tmp_path / "student", model
+
+    return write
+
+
+KINDS = ("Bert", "TinyBert")
+
+
+def test_students_of_paddlenlp(published):
+    folder, model = published()
+    model.eval()
+    with paddle.no_grad():
+        expected = model.tinybert(paddle.to_tensor(IDS))[0].numpy()
+        loaded = load_bert(folder, kinds=KINDS)
+        loaded.eval()
+        np.testing.assert_allclose(loaded(paddle.to_tensor(IDS))[0].numpy(), expected, atol=1e-6)
+    assert type(loaded) is BertModel
+    arrays = load_projections(folder, KINDS)
+    assert set(arrays) == {f"fit_dense{name}.{part}" for name in ("", *(f"s.{i}" for i in range(4))) for part in PARTS}
+    np.testing.assert_array_equal(arrays["fit_denses.2.weight"], model.tinybert.fit_denses[2].weight.numpy())
+    assert load_bert(folder, 2, seed=1, kinds=KINDS).classifier.weight.shape == [32, 2]
+    assert "describes TinyBertForPretraining, not a BERT" in refused(folder, 2)
+
+
+PARTS = ("weight", "bias")
+
+
+def test_a_fine_tuned_student_of_paddlenlp_keeps_its_head(published):
+    folder, model = published("TinyBertForSequenceClassification", num_labels=3)
+    loaded = load_bert(folder, 3, head="stored", kinds=KINDS)
+    np.testing.assert_array_equal(loaded.classifier.weight.numpy(), model.classifier.weight.numpy())
+
+
+def test_projections_of_others(bert, original, tmp_path):
+    """A BERT has none; of a PyTorch file they are turned round; those in a file beside the weights win."""
+    assert load_projections(original) == {}
+    state = safetensors.numpy.load_file(bert / "model.safetensors")
+    shared = {"fit_dense.weight": np.ones((48, 32), np.float32), "fit_dense.bias": np.zeros(48, np.float32)}
+    to_torch_names(state)
+    safetensors.numpy.save_file(state | shared, bert / "model.safetensors", metadata={"format": "pt"})
+    assert load_projections(bert)["fit_dense.weight"].shape == (32, 48)
+    beside = {"fit_dense.weight": np.zeros((32, 16), np.float32), "fit_dense.bias": np.zeros(16, np.float32)}
+    safetensors.numpy.save_file(beside, bert / folder_module.PROJECTIONS)
+    assert load_projections(bert)["fit_dense.weight"].shape == (32, 16)
+
+
+def test_download_of_a_student_by_name(published, monkeypatch, tmp_path):
+    import paddlenlp.utils.download as download
+    from paddlenlp.transformers import TinyBertConfig
+
+    folder, model = published()
+    asked = []
+
+    def fetch(repo_id, filenames, *args, **kwargs):
+        asked.append(filenames[0])
+        cache = tmp_path / "cache" / repo_id
+        cache.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "model.safetensors", cache)
+        shutil.copy(folder / "vocab.txt", cache)
+        return str(cache / "model.safetensors")
+
+    sizes = json.loads((folder / "config.json").read_text())
+    name = "tinybert-4l-312d-v2"
+    monkeypatch.setattr(download, "resolve_file_path", fetch)
+    monkeypatch.setitem(TinyBertConfig.pretrained_init_configuration, name, sizes)
+    monkeypatch.chdir(tmp_path)
+    loaded = load_bert(name, kinds=KINDS)
+    assert asked[0].endswith("tinybert-4l-312d-v2.pdparams")
+    np.testing.assert_array_equal(loaded.pooler.dense.weight.numpy(), model.tinybert.pooler.dense.weight.numpy())

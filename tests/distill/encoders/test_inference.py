@@ -1,12 +1,16 @@
 """The compiled forward pass gives the model's own logits, whatever the batch."""
 
+import ctypes
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from paddle.base import core
 
+from distill import runtime
 from distill.encoders import inference
 from distill.encoders.folder import load_bert
 from tests.tiny import VOCAB, make_bert_folder
@@ -93,3 +97,15 @@ def test_an_eager_pass_leaves_mode_and_arithmetic_as_they_were(model: paddle.nn.
     (logits,) = inference.eager(layer, inference.BERT_INPUTS)(values)
     assert model.training and type(model.classifier) is paddle.nn.Linear
     np.testing.assert_allclose(logits, eager(model, values), atol=1e-5)
+
+
+@pytest.mark.skipif(not inference.available(), reason="graphs run through oneDNN on x86 processors only")
+def test_matrix_products_keep_their_threads_after_a_graph_has_run(
+    model: paddle.nn.Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkl = ctypes.CDLL(str(Path(paddle.__file__).parent / "libs" / "libmklml_intel.so"))
+    monkeypatch.setattr(runtime, "threads", lambda: 2)
+    core.set_num_threads(2)
+    forward_of(model)(batch(2, 5))
+    assert mkl.MKL_Get_Max_Threads() == 2
+    core.set_num_threads(1)
