@@ -49,6 +49,7 @@ def inputs(rows: int, length: int):
 
 
 def with_paddle(size: tuple[int, ...], way: str, profile: bool) -> dict:
+    """One side: `here`, `tuned` (paddle's own arithmetic, our threads and allocator) or `installed`."""
     from distill import runtime
 
     if way != "installed":
@@ -111,6 +112,47 @@ def with_paddle(size: tuple[int, ...], way: str, profile: bool) -> dict:
     return found
 
 
+def parts() -> dict[str, dict[str, float]]:
+    """Forward and backward of single layers at 6L/384, 32 x 64, in ms: paddle's own and arranged."""
+    from distill import runtime
+
+    runtime.before_paddle()
+    import paddle
+    from paddle import nn
+
+    from distill.encoders import cpu
+
+    paddle.set_device("cpu")
+    hidden, mask = [32, 64, 384], paddle.zeros([32, 1, 1, 64])
+    mask[0, 0, 0, 60:] = -1e4
+
+    attention = nn.MultiHeadAttention(384, 12)
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        setattr(attention, name, nn.Identity())
+    layers = {
+        "linear 384 to 1536": (nn.Linear(384, 1536), hidden, ()),
+        "attention without its projections": (attention, hidden, (None, None, mask)),
+        "dropout": (nn.Dropout(0.1), hidden, ()),
+        "layer norm": (nn.LayerNorm(384), hidden, ()),
+    }
+    found = {}
+    for name, (layer, shape, more) in layers.items():
+        x = paddle.randn(shape)
+        x.stop_gradient = False
+        g = paddle.randn(layer(x, *more).shape)
+
+        def run(layer=layer, x=x, more=more, g=g) -> None:
+            layer(x, *more).backward(g)
+            x.clear_gradient()
+
+        found[name] = {}
+        for way in ("before", "after"):
+            if way == "after":
+                cpu.arrange(layer)
+            found[name][way] = round(median_ms(run, 15), 2)
+    return found
+
+
 def operators(step) -> dict[str, dict[str, float]]:
     """Milliseconds and calls of each operator in one step, forward and backward apart, the largest first."""
     import contextlib
@@ -122,7 +164,7 @@ def operators(step) -> dict[str, dict[str, float]]:
         step()
     table = io.StringIO()
     with contextlib.redirect_stdout(table):
-        recorder = profiler.Profiler(targets=[profiler.ProfilerTarget.CPU])
+        recorder = profiler.Profiler(targets=[profiler.ProfilerTarget.CPU], on_trace_ready=lambda _: None)
         recorder.start()
         for _ in range(3):
             step()
@@ -210,18 +252,26 @@ def main() -> None:
             "share_of_peak_forward": {way: round(flops / v / 1e6 / peak, 3) for way, v in ms["forward"].items()},
             "rounds": measured,
         }
+    layers = side(sys.executable, this, "parts")
     profiles = {
         way: side(sys.executable, this, way, next(iter(SIZES)), "profile")["operators"] for way in ("tuned", "here")
     }
     what = "ms, median of rounds; here: arranged, forward compiled; tuned: threads, MKL path and allocator only"
     save(
         "bert_step",
-        {"what": what, "sizes": found, "operators_6L384": {"before": profiles["tuned"], "after": profiles["here"]}},
+        {
+            "what": what,
+            "sizes": found,
+            "operators_6L384": {"before": profiles["tuned"], "after": profiles["here"]},
+            "layers": layers,
+        },
     )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in ("here", "tuned", "installed", "torch"):
+    if sys.argv[1:] == ["parts"]:
+        print(json.dumps(parts()))
+    elif sys.argv[1:2] and sys.argv[1] in ("here", "tuned", "installed", "torch"):
         chosen = SIZES[sys.argv[2]]
         if sys.argv[1] == "torch":
             print(json.dumps(with_torch(chosen)))

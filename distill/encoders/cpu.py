@@ -1,4 +1,23 @@
-"""draft"""
+"""The layers of a BERT with their arithmetic arranged for a CPU: the same numbers in less than half the time.
+
+Paddle's kernels for a matrix product and for two tensors of one shape are fast here; what goes along or across an axis
+is slow, and so are copies of 4-D tensors. So the slow ones are put as the fast ones. Forward and backward of one layer
+at width 384, batch 32 x 64, 2 AMD cores, in ms (results/benchmark_bert_step.json, with the profile of whole steps):
+
+    layer                   before   what was slow                               what is done                      after
+    linear 384 to 1536        41.9   the bias gradient's sum over rows           ones times the gradient; addmm     20.8
+    attention without its     76.0   transposes of 4-D tensors; dropout; the     heads are gathered as rows; exp    10.4
+      four projections               mask's broadcast; softmax                   without a shift where it is safe
+    dropout                    6.7   mt19937 on one thread                       NumPy's SFC64, 16 bits a number     1.3
+    layer norm                 5.9   its backward                                means as matrix products            2.7
+
+Gelu was tried (the error function kept from forward, exp by NumPy) and gained nothing; embeddings take 2 ms of a step.
+Both stay paddle's. What is left above the matrix products is element-wise passes over memory, which only compiled,
+fused kernels would save.
+
+Values differ from paddle's by at most 1e-6 of the largest, gradients by 1e-5 (tested on random shapes and against
+float64). Dropout's masks follow `paddle.seed`.
+"""
 
 import contextlib
 import functools
@@ -24,8 +43,6 @@ def arrange(model: nn.Layer) -> nn.Layer:
     """
     for layer in model.sublayers(include_self=True):
         layer.__class__ = _ARRANGED.get(type(layer), type(layer))
-        if isinstance(layer, nn.TransformerEncoderLayer) and layer.activation is F.gelu:
-            layer.activation = gelu
     return model
 
 
@@ -33,8 +50,6 @@ def restore(model: nn.Layer) -> nn.Layer:
     """Give `model`'s layers paddle's own arithmetic again, in place, and return it."""
     for layer in model.sublayers(include_self=True):
         layer.__class__ = _PLAIN.get(type(layer), type(layer))
-        if isinstance(layer, nn.TransformerEncoderLayer) and layer.activation is gelu:
-            layer.activation = F.gelu
     return model
 
 
@@ -175,24 +190,6 @@ class LayerNorm(nn.LayerNorm):
         if self.weight is None or self.bias is None or len(self._normalized_shape) > 1 or not _here(x):
             return super().forward(x)
         return _LayerNorm.apply(x, self.weight, self.bias, self._epsilon)
-
-
-class _Gelu(PyLayer):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        cumulative = paddle.erf(x * 0.5**0.5).scale_(0.5, 0.5)
-        ctx.save_for_backward(x, cumulative)
-        return x * cumulative
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        x, cumulative = ctx.saved_tensor()
-        density = _exp((x * x).scale_(-0.5)).scale_((2 * np.pi) ** -0.5)
-        return density.multiply_(x).add_(cumulative).multiply_(g)
-
-
-def gelu(x: Tensor) -> Tensor:
-    return _Gelu.apply(x) if _here(x) else F.gelu(x)
 
 
 def _exp(x: Tensor) -> Tensor:

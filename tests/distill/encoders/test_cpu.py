@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from paddle import nn
 from paddlenlp.transformers import BertConfig, BertForSequenceClassification
-from scipy import special
 
 from distill.data.wordpiece import WordPiece
 from distill.encoders import cpu
@@ -111,13 +110,6 @@ def test_layers_agree_with_numpy_in_float64() -> None:
     centred = double - double.mean(-1, keepdims=True)
     expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * norm.weight.numpy() + norm.bias.numpy()
     close(cpu.arrange(norm)(paddle.to_tensor(x)).numpy(), expected, 1e-6)
-    given_x = paddle.to_tensor(x, stop_gradient=False)
-    out = cpu.gelu(given_x)
-    out.sum().backward()
-    cumulative = special.ndtr(double)
-    close(out.numpy(), double * cumulative, 1e-6)
-    density = np.exp(-(double**2) / 2) / np.sqrt(2 * np.pi)
-    close(given_x.grad.numpy(), cumulative + double * density, 1e-6)
 
 
 @pytest.mark.parametrize("size", [1.0, 30.0, 300.0])
@@ -251,7 +243,6 @@ def test_names_weights_hooks_and_kinds_stay_and_restore_is_the_way_back() -> Non
     }
     cpu.restore(model)
     assert [type(layer) for layer in model.sublayers(include_self=True)] == kinds
-    assert model.bert.encoder.layers[0].activation is nn.functional.gelu
 
 
 def test_an_arranged_model_is_saved_as_the_plain_one_and_paddlenlp_opens_it(tmp_path: Any) -> None:
