@@ -9,6 +9,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from distill.encoders import cpu
 from distill.errors import UserError
 from distill.options import TrainOptions
 from distill.training import checkpoint
@@ -127,6 +128,24 @@ def test_batches_of_unequal_rows_are_weighted_by_rows(tmp_path):
     fit_slope(tmp_path, options(num_train_epochs=1, gradient_accumulation_steps=2, learning_rate=1e-9), x, batch=4)
     (row,) = records(tmp_path, "loss")
     assert row["losses"]["slope"] == pytest.approx(float((x * [[1, -2], [3, 4]]).sum((1, 2)).mean()), rel=1e-5)
+
+
+def test_layers_are_arranged_for_the_cpu_while_training_and_train_alike(tmp_path):
+    x, curves, kinds = np.random.default_rng(0).normal(size=(40, 6)).astype("float32"), [], []
+    for way in ("none", "auto"):
+        paddle.seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 1))
+
+        def losses(batch, model=model):
+            kinds.append(type(model[0]))
+            return {"square": (model(batch["x"]) ** 2).mean()}
+
+        fit_slope(tmp_path / way, options(cpu_arrangement=way), x, batch=8, losses=losses, model=model,
+                  save=lambda path: None)  # fmt: skip
+        curves.append([row["loss"] for row in records(tmp_path / way, "loss")])
+        assert type(model[0]) is nn.Linear
+    assert kinds == [nn.Linear] * 10 + [cpu.Linear] * 10
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4)
 
 
 def test_logged_losses_are_means_since_the_last_log_point(tmp_path):
