@@ -5,11 +5,11 @@ is slow, and so are copies of 4-D tensors. So the slow ones are put as the fast 
 at width 384, batch 32 x 64, 2 AMD cores, in ms (results/benchmark_bert_step.json, with the profile of whole steps):
 
     layer                   before   what was slow                               what is done                      after
-    linear 384 to 1536        41.9   the bias gradient's sum over rows           ones times the gradient; addmm     20.8
-    attention without its     76.0   transposes of 4-D tensors; dropout; the     heads are gathered as rows; exp    10.4
+    linear 384 to 1536        40.7   the bias gradient's sum over rows           ones times the gradient; addmm     18.2
+    attention without its     75.4   transposes of 4-D tensors; dropout; the     heads are gathered as rows; exp     8.5
       four projections               mask's broadcast; softmax                   without a shift where it is safe
-    dropout                    6.7   mt19937 on one thread                       NumPy's SFC64, 16 bits a number     1.3
-    layer norm                 5.9   its backward                                means as matrix products            2.7
+    dropout                    6.7   mt19937 on one thread                       NumPy's SFC64, 16 bits a number     1.2
+    layer norm                 6.4   its backward                                means as matrix products            2.3
 
 Gelu was tried (the error function kept from forward, exp by NumPy) and gained nothing; embeddings take 2 ms of a step.
 Both stay paddle's. What is left above the matrix products is element-wise passes over memory, which only compiled,
