@@ -8,9 +8,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextlib.contextmanager
@@ -52,6 +55,15 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
     """Write `data` (text as UTF-8) to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def save_array(path: Path, array: "np.ndarray") -> None:
+    """As np.save, whose own writing loses the operating system's reason when the disk is full; not atomic."""
+    import numpy as np  # most callers of this module must answer before it is imported
+
+    with open(path, "wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
+        handle.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def write_json(path: str | Path, value: Any) -> None:

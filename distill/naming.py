@@ -11,6 +11,14 @@ def short(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
+def _rate(value: float) -> str:
+    """As `short`, but 0.0001 as `1e-4`: so the published names write learning rates, and only these."""
+    if value >= 1e-3:
+        return short(value)
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
 def run_id(
     prefix: str,
     *,
@@ -21,7 +29,7 @@ def run_id(
     beta: float | None = None,
 ) -> str:
     """`PREFIX_epoch-3_lr-2e-5_wd-0.0001[_kd_alpha-0.2][_kd_beta-10]`."""
-    name = f"{prefix}_epoch-{epochs}_lr-{short(learning_rate)}_wd-{short(weight_decay)}"
+    name = f"{prefix}_epoch-{epochs}_lr-{_rate(learning_rate)}_wd-{short(weight_decay)}"
     name += f"_kd_alpha-{short(alpha)}" if alpha is not None else ""
     return name + (f"_kd_beta-{short(beta)}" if beta is not None else "")
 

@@ -119,7 +119,18 @@ class RuntimeOptions:
 
 
 @dataclass
-class TeacherOptions:
+class ForwardOptions:
+    """Passes without gradient."""
+
+    forward_precision: str = option(
+        "fp32",
+        "arithmetic of passes without gradient on a CPU; bf16 where the processor has it",
+        choices=("fp32", "bf16"),
+    )
+
+
+@dataclass
+class TeacherOptions(ForwardOptions):
     """The teacher and the cache of its outputs."""
 
     teacher_path: str | None = option(

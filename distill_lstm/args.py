@@ -4,7 +4,7 @@ had one."""
 from dataclasses import dataclass
 
 from distill.errors import UserError
-from distill.options import RuntimeOptions, TaskOptions, TeacherOptions, TrainOptions, option
+from distill.options import DistillOptions, RuntimeOptions, TaskOptions, TeacherOptions, TrainOptions, option
 
 
 @dataclass
@@ -68,17 +68,27 @@ class StudentArgs(TaskOptions, TrainOptions, RuntimeOptions):
 
 
 @dataclass
-class DistillArgs(StudentArgs, TeacherOptions):
+class DistillArgs(StudentArgs, TeacherOptions, DistillOptions):
     """Distil a fine-tuned BERT into a BiLSTM by its logits."""
 
     model_name: str | None = option(
         None, "checked against the teacher when it is a folder: the student reads the teacher's wordpieces"
     )
     alpha: float = option(1.0, "weight of the teacher's term; 1 - alpha weights the labels'", low=0, high=1)
-    n_iter: int = option(20, "augmented copies of each training row; their logits are computed once", low=0)
+    n_iter: int | None = option(
+        None,
+        "augmented copies of each training row, whose logits are computed once; by default 20, with --use_aug 0",
+        low=0,
+    )
+    use_aug: bool = option(False, "train on the rows that data_augmentation.py wrote beside the training rows")
     unlabelled_file: str | None = option(
         None, "further texts, one a line (pairs: TAB between), that only the teacher labels"
     )
     num_train_epochs: int = option(
         6, "passes over the training rows and their copies", alias=("max_epoch", "epochs"), low=1
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_iter is None:
+            self.n_iter = 0 if self.use_aug else 20

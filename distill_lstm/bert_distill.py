@@ -7,6 +7,7 @@ Source: Tang et al. 2019 (arXiv 1903.12136): L = alpha * MSE(student, teacher) +
 both sides of the MSE are logits.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
     import numpy as np
     from paddle import Tensor
 
+    from distill.data.augmented import load_augmented
     from distill.data.batching import BucketBatches
     from distill.data.readers import read_unlabelled
     from distill.data.tasks import load_rows, load_task
-    from distill.evaluation.evaluate import evaluate_splits, report
+    from distill.evaluation.evaluate import Scores, evaluate_splits, report
     from distill.losses.soft_targets import hard_cross_entropy, label_mse, logit_mse
     from distill.teachers.teacher import Teacher
+    from distill.training.control import run_arms
     from distill.training.fit import Batches, fit
     from distill.training.monitor import Run
     from distill_lstm import data
@@ -41,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 2. Task and data.
     task = load_task(args)
     rows = {split: load_rows(args, task, split) for split in ("train", *task.dev_splits)}
+    if args.use_aug:
+        rows["train"] = load_augmented(task, args)
     if args.unlabelled_file:
         rows["train"] = rows["train"].concat(read_unlabelled(args.unlabelled_file, task.pair))
 
@@ -49,58 +54,66 @@ def main(argv: Sequence[str] | None = None) -> Path:
     data.check_model_name(args, teacher.wordpiece)
     teacher.check(rows[task.dev_splits[0]])
     reader = data.make_reader(args, task, rows["train"], None if data.reads_words(args, task) else teacher.wordpiece)
-    train, dev = data.features(rows["train"], reader, teacher.wordpiece, args), data.dev_texts(rows, reader, task)
+    dev = data.dev_texts(rows, reader, task)
+    content = {"teacher": teacher.digest, "rows": rows["train"].digest()}
 
-    # 4. Student.
-    embeddings = data.initial_embeddings(args, reader, teacher.wordpiece, teacher.folder)
-    student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)
+    def train(folder: Path, seed: int, distilled: bool) -> Path:
+        arm = dataclasses.replace(args, seed=seed, alpha=args.alpha if distilled else 0.0)
+        copies = data.features(rows["train"], reader, teacher.wordpiece if distilled else None, arm)
 
-    # 5. Losses.
-    label_loss = label_mse if task.regression else hard_cross_entropy
-    labelled_share = float(train.labelled.mean())
+        # 4. Student.
+        embeddings = data.initial_embeddings(arm, reader, teacher.wordpiece, teacher.folder)
+        student = bilstm.create(data.student_config(arm, task, reader), seed, embeddings, arm.lazy_embeddings)
 
-    def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits, named = student.logits(batch), {}
-        if args.alpha > 0:
-            named["teacher"] = args.alpha * logit_mse(logits, batch["logits"])
-        if args.alpha < 1:
-            # In proportion to the batch's labelled rows: so the batches of several devices add up to the joined one.
-            share = batch["labelled"].mean() / labelled_share
-            named["label"] = (1 - args.alpha) * share * label_loss(logits, batch["labels"])
-        return named
+        # 5. Losses.
+        label_loss = label_mse if task.regression else hard_cross_entropy
+        labelled_share = float(copies.labelled.mean())
 
-    def dev_scores() -> dict[str, float]:
-        return evaluate_splits(lambda texts: bilstm.predict(student, texts, args.eval_batch_size), dev, task)
+        def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            logits, named = student.logits(batch), {}
+            if arm.alpha > 0:
+                named["teacher"] = arm.alpha * logit_mse(logits, batch["logits"])
+            if arm.alpha < 1:
+                # In proportion to the batch's labelled rows: several devices' batches add up to the joined one.
+                share = batch["labelled"].mean() / labelled_share
+                named["label"] = (1 - arm.alpha) * share * label_loss(logits, batch["labels"])
+            return named
 
-    # 6. Fit, with the teacher's logits from its cache.
+        def dev_scores() -> Scores:
+            return evaluate_splits(lambda texts: bilstm.predict(student, texts, args.eval_batch_size), dev, task)
+
+        # 6. Fit, with the teacher's logits from its cache.
+        this_run = Run(folder, settings(arm) | content, args.overwrite, cosmetic(args))
+        if this_run.finished:
+            runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
+            return folder
+        with this_run.timer("teacher"):
+            taught = teacher.outputs(copies.teacher) if distilled else None
+
+        def load(chosen: np.ndarray) -> dict[str, Any]:
+            batch = copies.student.batch(chosen)
+            batch |= {"labels": copies.labels[chosen], "labelled": copies.labelled[chosen]}
+            with this_run.timer("teacher"):
+                return batch | (taught.batch(chosen) if taught else {})
+
+        plan = BucketBatches(copies.student.lengths, args.batch_size, seed, True, runtime.rank(), runtime.world_size())
+        save = lambda best: bilstm.save_student(best, student, reader)  # noqa: E731
+        fit(student, losses, Batches(plan, load), arm, this_run, dev_scores, task.metric, save)
+
+        # 7. Evaluate the best. 8. Save.
+        if runtime.is_main():
+            student, its_reader = bilstm.load_student(this_run.best_dir)
+            texts, weights = rows[task.dev_splits[0]], this_run.best_dir / "model.safetensors"
+            answer = data.answer(student, its_reader, texts, args.eval_batch_size)
+            report(folder, dev_scores, answer, len(texts), task, student, weights, args.eval_batch_size, seed)
+        facts = {"teacher_hit_rate": round(taught.hit_rate, 4)} if taught else {}
+        facts["real_token_share"] = round(plan.real_share(0), 4)
+        this_run.finish(task=task.name, train_rows=len(copies), **facts)
+        return folder
+
     name = data.run_name(args, "bert-distilled_lstm", args.alpha)
     folder = Path(args.output_dir or naming.student_dir("distilled_lstm", task.name, name))
-    content = {"teacher": teacher.digest, "rows": rows["train"].digest()}
-    this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
-    if this_run.finished:
-        runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
-        return folder
-    with this_run.timer("teacher"):
-        taught = teacher.outputs(train.teacher)
-
-    def load(chosen: np.ndarray) -> dict[str, Any]:
-        batch = train.student.batch(chosen) | {"labels": train.labels[chosen], "labelled": train.labelled[chosen]}
-        with this_run.timer("teacher"):
-            return batch | taught.batch(chosen)
-
-    plan = BucketBatches(train.student.lengths, args.batch_size, args.seed, True, runtime.rank(), runtime.world_size())
-    save = lambda best: bilstm.save_student(best, student, reader)  # noqa: E731
-    fit(student, losses, Batches(plan, load), args, this_run, dev_scores, task.metric, save)
-
-    # 7. Evaluate the best. 8. Save.
-    if runtime.is_main():
-        student, reader = bilstm.load_student(this_run.best_dir)
-        texts, weights = rows[task.dev_splits[0]], this_run.best_dir / "model.safetensors"
-        answer = data.answer(student, reader, texts, args.eval_batch_size)
-        report(folder, dev_scores, answer, len(texts), task, student, weights, args.eval_batch_size, args.seed)
-    facts = {"real_token_share": round(plan.real_share(0), 4), "teacher_hit_rate": round(taught.hit_rate, 4)}
-    this_run.finish(task=task.name, train_rows=len(train), **facts)
-    return folder
+    return run_arms(train, folder, args, task)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from models import bilstm
 @dataclass(frozen=True)
 class Predictor:
     """labels: class names in index order, () for regression; pair: whether it reads two texts, None: either;
-    logits(text_a, text_b, batch_size): [n, outputs] float32 in the texts' order."""
+    logits(text_a, text_b, batch_size): [n, outputs] float32 in the texts' order; weights: the file that holds them."""
 
     model: nn.Layer
+    weights: Path
     labels: tuple[str, ...]
     pair: bool | None
     logits: Callable[[Sequence[str], Sequence[str] | None, int], np.ndarray]
@@ -37,7 +38,8 @@ def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
         def read(text_a: Sequence[str], text_b: Sequence[str] | None, batch_size: int) -> np.ndarray:
             return bilstm.predict(student, reader.texts(text_a, text_b), batch_size)
 
-        return Predictor(student, student.config.labels, student.config.pair, read)
+        weights = config.with_name("model.safetensors")
+        return Predictor(student, weights, student.config.labels, student.config.pair, read)
 
     found = find_model(folder)
     model, wordpiece = load_bert(folder, found.num_outputs, head="stored"), WordPiece.from_folder(found.folder)
@@ -52,4 +54,4 @@ def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
 
     # A config without names: the classes are called by their numbers.
     names = found.labels or tuple(map(str, range(found.num_outputs)))
-    return Predictor(model, names if found.num_outputs > 1 else (), None, logits)
+    return Predictor(model, found.weights, names if found.num_outputs > 1 else (), None, logits)

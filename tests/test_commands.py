@@ -18,7 +18,7 @@ import pytest
 from distill import runtime
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("glue", "distill_lstm", "tools", "benchmarks")
+FOLDERS = ("glue", "kd", "distill_lstm", "data_augmentation", "pkd", "theseus", "tinybert", "tools", "benchmarks")
 SCRIPTS = sorted(
     path
     for folder in FOLDERS
@@ -193,6 +193,8 @@ def parsed(script: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> ob
         if home.__name__ == "tools.results":
             patch.setattr(home, "keep", begins)
             patch.setattr(home, "READMES", ())
+        if home.__name__ == "tools.doctor":
+            patch.setattr(home, "report", begins)
         with contextlib.suppress(Parsed):
             module.main()
     return found[0] if found else None
@@ -214,6 +216,10 @@ def test_given_commands(path, words, monkeypatch):
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in words[1:] if "=" not in word} <= set(targets)
+    elif words[0] == "bash":
+        script = next(place / words[1] for place in (path.parent, ROOT) if (place / words[1]).is_file())
+        called = shlex.split(script.read_text().splitlines()[-1].replace('"$@"', shlex.join(words[2:])))
+        parsed(ROOT / called[2].removeprefix("$(dirname $0)/../"), called[3:], monkeypatch)
     elif words[0] != "python":
         assert words[0] in OTHER_PROGRAMS, f"{path}: {words[0]} is not a program that this test knows"
     else:

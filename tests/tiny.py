@@ -73,6 +73,30 @@ def make_bert_folder(
     return folder
 
 
+def make_masked_lm_folder(path: str | Path, vocab: Sequence[str] = VOCAB, seed: int = 0) -> Path:
+    """Write a BertForMaskedLM with random weights by PaddleNLP (2 layers, hidden 32, 64 positions); returns `path`."""
+    import paddle
+    from paddlenlp.transformers import BertConfig, BertForMaskedLM
+
+    folder = Path(path)
+    paddle.seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    model = BertForMaskedLM(config)
+    model.cls.predictions.decoder.bias.set_value(paddle.randn([len(vocab)]))
+    model.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}), encoding="utf-8")
+    return folder
+
+
 def make_glue_data(path: str | Path, task: str = "SST-2", rows: int = 64, seed: int = 0) -> Path:
     """Write `path`/TASK/{train,dev,test}.tsv in GLUE's own columns: `rows` rows in train, half as many in dev and test.
 

@@ -1,10 +1,18 @@
-"""Score a finished model on every labelled split, and apart on the rows that do not also occur in the training rows.
+"""Score a finished model on every labelled split, apart on the rows that are not also in train, and time it on dev.
 
     python tools/evaluate.py models/student_model/bilstm_alone/ChnSentiCorp/RUN --task_name senta --data_dir data
+    python tools/evaluate.py --method tinybert cpu SST-2 tinybert_epoch-4_lr-2e-5_wd-0.0001
 
-Writes evaluation.json into the model's folder: {split: {"rows", "scores", "rows_not_in_train", "scores_not_in_train"}}.
+The second form, which the scripts in scripts/ call, takes GPU (its number, or cpu), TASK and MODEL_ID, or TASK where
+there is one model only, and finds the model where the recipes save by default. Of the environment it reads DATA_ROOT
+(the folder of the tasks' folders, otherwise data/glue_data), STUDENT_DIR (a student's own folder, or the one that holds
+TASK/MODEL_ID) and RESULT_DIR (where to write, otherwise the model's folder).
+
+Written are results_eval.json (dev: scores, size, speed), dev_predictions.tsv and evaluation.json: {split: {"rows",
+"scores", "rows_not_in_train", "scores_not_in_train"}}.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,69 +20,144 @@ from typing import Any
 
 from simple_parsing import field
 
-from distill import runtime
+from distill import naming, runtime
 from distill.cli import parse, run
 from distill.errors import UserError
 from distill.options import RuntimeOptions, TaskOptions, option
 
+TRAINED_BY = {
+    "teacher": "glue/run_glue.py",
+    "kd": "kd/task_distill.py",
+    "distilled_lstm": "distill_lstm/bert_distill.py",
+    "bert_pkd": "pkd/task_distill.py",
+    "tinybert": "tinybert/task_distill.py",
+    "theseus": "theseus/task_distill.py",
+}
+
 
 @dataclass
 class EvaluateArgs(TaskOptions, RuntimeOptions):
-    """Score a finished model."""
+    """Score and time a finished model."""
 
-    folder: str = field(default="", positional=True, help="folder of a model")
+    model: list[str] = field(
+        default_factory=list, positional=True, nargs="*", help="folder of a model; with --method: GPU TASK MODEL_ID"
+    )
+    method: str | None = option(None, "what kind of model the MODEL_ID is of", choices=tuple(TRAINED_BY))
+    result_dir: str | None = option(None, "where the results are written; without it the model's folder")
     eval_batch_size: int = option(128, "rows a batch", low=1)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Returns what it writes."""
+    """Returns what it writes as evaluation.json."""
     args = parse(EvaluateArgs, argv, __doc__)
-    if not args.folder:
-        raise UserError("give the folder of a model: python tools/evaluate.py FOLDER --task_name SST-2 --data_dir ...")
-    runtime.start(args.device)
+    if args.method is None and len(args.model) != 1:
+        raise UserError("give one folder: python tools/evaluate.py FOLDER --task_name SST-2 --data_dir ...")
+    numbered = args.method is not None and read_words(args)
+    if runtime.start(args.device) == "cpu" and numbered:
+        runtime.log(f"GPU {args.model[0]}: paddle sees none, evaluating on the CPU")
     import numpy as np
 
     from distill.data.tasks import load_rows, load_task
+    from distill.evaluation.evaluate import evaluate_splits, report
     from distill.evaluation.metrics import score
-    from distill.files import write_json
+    from distill.files import read_json, write_json
     from models.predictor import open_folder
 
-    task, predictor = load_task(args), open_folder(args.folder, args.max_seq_length)
+    task = load_task(args)
+    folder = find(args.method, task.name, args.model[2:]) if args.method else Path(args.model[0])
+    predictor = open_folder(folder, args.max_seq_length)
     if predictor.pair not in (None, task.pair):
         kinds = ("one text", "two texts")
-        raise UserError(f"{args.folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
+        raise UserError(f"{folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
     if predictor.labels not in (task.labels, tuple(map(str, range(len(task.labels))))):
         theirs, ours = (", ".join(labels) or "none (a number)" for labels in (predictor.labels, task.labels))
-        raise UserError(f"{args.folder}: its labels are {theirs}, those of {task.name} {ours}")
-    train = load_rows(args, task, "train")
-    known = set(zip(train.text_a, train.text_b or train.text_a, strict=True))
-    found: dict[str, Any] = {}
-    for split in (*task.dev_splits, *task.test_splits):
+        raise UserError(f"{folder}: its labels are {theirs}, those of {task.name} {ours}")
+
+    rows = {split: load_rows(args, task, split) for split in task.dev_splits}
+    for split in ("train", *task.test_splits):
         try:
-            rows = load_rows(args, task, split)
-        except UserError as error:
-            if split in task.dev_splits:
-                raise
-            runtime.log(f"left out: {error}")  # test rows are not always at hand
+            rows[split] = load_rows(args, task, split)
+        except UserError as error:  # these are not always at hand
+            runtime.log(f"left out: {error}")
+
+    def logits(texts: Any) -> np.ndarray:
+        return predictor.logits(texts.text_a, texts.text_b, args.eval_batch_size)
+
+    dev = {split: (rows[split], np.asarray(rows[split].labels)) for split in task.dev_splits}
+    first = rows[task.dev_splits[0]]
+    facts = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    place = Path(args.result_dir or folder)
+    scores = evaluate_splits(logits, dev, task)
+    report(
+        place, lambda: scores, lambda chosen: logits(first.take(chosen)), len(first), task, predictor.model,
+        predictor.weights, args.eval_batch_size, facts.get("seed"),
+    )  # fmt: skip
+
+    def pairs(texts: Any) -> list[tuple[str, str]]:
+        return list(zip(texts.text_a, texts.text_b or texts.text_a, strict=True))
+
+    known = set(pairs(rows["train"])) if "train" in rows else None
+    found: dict[str, Any] = {}
+    for split, texts in rows.items():
+        if split == "train" or texts.labels is None:
             continue
-        if rows.labels is None:
-            continue
-        logits = predictor.logits(rows.text_a, rows.text_b, args.eval_batch_size)
-        fresh = np.array([text not in known for text in zip(rows.text_a, rows.text_b or rows.text_a, strict=True)])
-        found[split] = {
-            "rows": len(rows),
-            "scores": score(logits, rows.labels, task),
-            "rows_not_in_train": int(fresh.sum()),
-        }
-        if 0 < fresh.sum() < len(rows):
-            found[split]["scores_not_in_train"] = score(logits[fresh], rows.labels[fresh], task)
+        predicted = scores.predictions[split].logits if split in dev else logits(texts)
+        found[split] = {"rows": len(texts), "scores": score(predicted, texts.labels, task)}
+        if known is not None:
+            fresh = np.array([text not in known for text in pairs(texts)])
+            found[split]["rows_not_in_train"] = int(fresh.sum())
+            if 0 < fresh.sum() < len(texts):
+                found[split]["scores_not_in_train"] = score(predicted[fresh], texts.labels[fresh], task)
         for name in ("scores", "scores_not_in_train"):
             if name in found[split]:
                 shown = "  ".join(f"{key} {value:.4f}" for key, value in found[split][name].items())
-                which = f"{len(rows)} rows" if name == "scores" else f"{int(fresh.sum())} rows that are not in train"
+                which = f"{len(texts)} rows" if name == "scores" else f"{int(fresh.sum())} rows that are not in train"
                 runtime.log(f"{task.name} {split}, {which}: {shown}")
-    write_json(Path(args.folder) / "evaluation.json", found)
+    write_json(place / "evaluation.json", found)
+    runtime.log(f"written: {place / 'results_eval.json'}, dev_predictions.tsv, evaluation.json")
     return found
+
+
+def read_words(args: EvaluateArgs) -> bool:
+    """Put GPU, TASK and the environment into the flags; True when GPU is a number. UserError for what they are not."""
+    if len(args.model) not in (1, 3):
+        raise UserError("give GPU TASK MODEL_ID, such as `cpu SST-2 MODEL_ID`, or TASK where there is one model only")
+    gpu = args.model[0] if len(args.model) == 3 else None
+    args.task_name = args.model[1 if gpu else 0]
+    default = naming.ROOT / "data" / "glue_data"
+    args.data_dir = args.data_dir or os.environ.get("DATA_ROOT") or (str(default) if default.is_dir() else None)
+    args.result_dir = args.result_dir or os.environ.get("RESULT_DIR")
+    if gpu == "cpu":
+        args.device = "cpu"
+    elif gpu is not None:
+        if not gpu.isdigit():
+            raise UserError(f"{gpu}: GPU is a device's number, such as 0, or cpu")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        return True
+    return False
+
+
+def find(method: str, task: str, model_id: Sequence[str]) -> Path:
+    """The folder of the model; without an ID the only one there is. UserError lists those that are there."""
+    given = os.environ.get("STUDENT_DIR") if method != "teacher" else None
+    if given and (Path(given) / "config.json").is_file():
+        return Path(given)
+    home = Path(given) / task if given else _home(method, task)
+    there = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    wanted = model_id[0] if model_id else there[0] if len(there) == 1 else ""
+    if wanted in there:
+        return home / wanted
+    if not there:
+        raise UserError(f"{home}: no model is there; {TRAINED_BY[method]} trains one")
+    what = f"{home / wanted}: no such model" if wanted else f"{home}: several models, give a MODEL_ID"
+    others = [other for other in TRAINED_BY if wanted and (_home(other, task) / wanted).is_dir()]
+    hint = f" ({others[0]} has one of this name)" if others else ""
+    raise UserError(f"{what}{hint}; there are: {', '.join(there)}")
+
+
+def _home(method: str, task: str) -> Path:
+    """Where the method's models of a task are saved by default."""
+    return (naming.teacher_dir(task, "-") if method == "teacher" else naming.student_dir(method, task, "-")).parent
 
 
 if __name__ == "__main__":

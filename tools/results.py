@@ -21,6 +21,7 @@ from distill.cli import parse, run
 from distill.errors import UserError
 from distill.files import read_json, write_atomic, write_json
 from distill.naming import ROOT
+from tools.compare import markdown
 
 RESULTS = ROOT / "results"
 READMES = ("README.md", "README_zh.md", "glue/README.md", "distill_lstm/README.md")
@@ -80,6 +81,8 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
         "versions": facts["versions"],
         "hardware": facts["hardware"],
     }
+    if (folder / "control.json").is_file():
+        result["control"] = read_json(folder / "control.json")
     if (folder / "evaluation.json").is_file():
         result["splits"] = read_json(folder / "evaluation.json")
     write_json(RESULTS / f"{name}.json", result)
@@ -94,6 +97,8 @@ def table(spec: dict[str, Any], language: str = "en") -> str:
     `latency` names the result of tools/latency.py in which all of the table's models were timed together (in each row
     its first run's); speed-ups are relative to the first row. Without `latency` these columns are left out.
     """
+    if "comparison" in spec:  # what tools/compare.py has found
+        return markdown(read_json(RESULTS / f"{spec['comparison']}.json"), language)
     if "lines" in spec:  # sentences with figures in place of a table
         sentences = [line[language].format_map(read_json(RESULTS / f"{line['file']}.json")) for line in spec["lines"]]
         return "\n".join(f"- {sentence}" for sentence in sentences)

@@ -198,16 +198,37 @@ def load_rows(options: TaskOptions, task: Task, split: str) -> Rows:
     """
     if split not in task.splits:
         raise UserError(f"{task.name} has no split '{split}'; it has {', '.join(task.splits)}")
+    path = find_split(options, task, split)
     if task.name == "own":
-        return _own_rows(options, task, split)
+        return _own_rows(options, task, path, split in task.test_splits)
+    return _named_rows(task, path, split in task.test_splits)
+
+
+def read_training_file(options: TaskOptions, task: Task, path: str | Path) -> Rows:
+    """The labelled rows of another file that has the columns of the task's training file, such as an augmented one.
+
+    A file of CoLA must have a header line. Raises UserError as `load_rows` does.
+    """
+    return _own_rows(options, task, path, False) if task.name == "own" else _named_rows(task, path, False)
+
+
+def training_columns(options: TaskOptions, task: Task) -> tuple[str, str | None, str]:
+    """The names of the training file's columns: first text, second text or None, label."""
+    if task.name == "own":
+        path = find_split(options, task, "train")
+        return *_own_texts(options, path), _own_label(options, path)
     layout = _BY_NAME[_plain(task.name)][1]
-    path = _find(options, task, layout, split)
+    return layout.text_a, layout.text_b, layout.label
+
+
+def _named_rows(task: Task, path: str | Path, test: bool) -> Rows:
+    layout = _BY_NAME[_plain(task.name)][1]
     names = column_names(path)
     header = layout.header
-    if header is not None and (split == "test" or layout.text_a in names):
+    if header is not None and (test or layout.text_a in names):
         header = None
     label: str | None = layout.label
-    if split in task.test_splits and layout.label not in names:
+    if test and layout.label not in names:
         label = None
     rows, incomplete = read_rows(
         path,
@@ -225,8 +246,17 @@ def load_rows(options: TaskOptions, task: Task, split: str) -> Rows:
     return rows
 
 
-def _find(options: TaskOptions, task: Task, layout: _Layout, split: str) -> Path:
-    """The split's file, which exists."""
+def find_split(options: TaskOptions, task: Task, split: str) -> Path:
+    """The file of a split: your own, or the task's in --data_dir, or in PaddleNLP's cache, to which it is downloaded.
+
+    Raises UserError when there is none.
+    """
+    if task.name == "own":
+        own = {"train": options.train_file, "dev": options.dev_file, "test": options.test_file}[split]
+        if not own:
+            raise UserError(f"--{split}_file is needed: there are no {split} rows for your own data")
+        return Path(own)
+    layout = _BY_NAME[_plain(task.name)][1]
     names = layout.file_names(split)
     if options.data_dir:
         root = Path(options.data_dir).expanduser()
@@ -275,7 +305,7 @@ _TEXT_NAMES = ("text", "sentence", "text_a", "sentence1")
 _PAIR_NAMES = (("text_a", "text_b"), ("sentence1", "sentence2"))
 
 
-def _own_texts(options: TaskOptions, path: str) -> tuple[str, str | None]:
+def _own_texts(options: TaskOptions, path: str | Path) -> tuple[str, str | None]:
     """The names of the text columns of one of the own files."""
     names = column_names(path)
     found = f"columns found: {shortened(names)}"
@@ -294,7 +324,7 @@ def _own_texts(options: TaskOptions, path: str) -> tuple[str, str | None]:
     return candidates[0], options.text_pair_column
 
 
-def _own_label(options: TaskOptions, path: str) -> str:
+def _own_label(options: TaskOptions, path: str | Path) -> str:
     name = options.label_column or "label"
     names = column_names(path)
     if name not in names:
@@ -305,10 +335,7 @@ def _own_label(options: TaskOptions, path: str) -> str:
     return name
 
 
-def _own_rows(options: TaskOptions, task: Task, split: str) -> Rows:
-    path = {"train": options.train_file, "dev": options.dev_file, "test": options.test_file}[split]
-    if not path:
-        raise UserError(f"--{split}_file is needed: there are no {split} rows for your own data")
+def _own_rows(options: TaskOptions, task: Task, path: str | Path, test: bool) -> Rows:
     text_a, text_b = _own_texts(options, path)
     if (text_b is not None) != task.pair:
         kinds = ("one text", "two texts")
@@ -316,7 +343,7 @@ def _own_rows(options: TaskOptions, task: Task, split: str) -> Rows:
             f"{path}: rows of {kinds[text_b is not None]}, the task's have {kinds[task.pair]}: --text_pair_column"
         )
     label = None
-    if split != "test" or (options.label_column or "label") in column_names(path):
+    if not test or (options.label_column or "label") in column_names(path):
         label = _own_label(options, path)
     rows, _ = read_rows(path, text_a, text_b, label, labels=task.labels)
     return rows

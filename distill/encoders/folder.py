@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILES = ("config.json", "model_config.json")
 WEIGHT_FILES = ("model.safetensors", "model_state.pdparams", "pytorch_model.bin")
+PROJECTIONS = "projections.safetensors"
 _READERS = {".safetensors": load_tensors, ".pdparams": load_pdparams, ".bin": load_torch}
 
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -41,6 +42,13 @@ _POSITIONS = {
     "": ("bert", "num_classes", "dropout"),
 }  # fmt: skip
 _CLASSIFIER = "BertForSequenceClassification"
+# Of PaddleNLP 2 and 3 and of PyTorch, as `_named_weights` leaves them.
+_MLM_NAMES = (
+    ("transform.", r"transform\.dense\."), ("layer_norm.", r"transform\.LayerNorm\."),
+    ("decoder.weight", r"decoder_weight$"), ("decoder.bias", r"(decoder_)?bias$"),
+)  # fmt: skip
+# What some BERTs keep beside their weights: heads of pre-training, and projections to the width of a teacher.
+_BESIDE = ("cls.", "fit_dense")
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class ModelFolder:
     """Label names in index order; None when the config has none (or only LABEL_0, LABEL_1, ...)."""
     num_outputs: int
     """Outputs of the classification head by the config; 2 where it says nothing, as PaddleNLP and PyTorch read it."""
+    prefixes: tuple[str, ...] = ("bert.",)
+    """What the names of the encoder's weights may begin with."""
 
     def check_length(self, max_length: int) -> None:
         """Raise UserError when the model has too few positions for inputs of `max_length` tokens."""
@@ -67,9 +77,10 @@ class ModelFolder:
             )
 
 
-def find_model(path: str | Path) -> ModelFolder:
+def find_model(path: str | Path, kinds: Sequence[str] = ("Bert",)) -> ModelFolder:
     """The model at `path`: a folder, a weight file in one, or a name that PaddleNLP downloads (`bert-base-uncased`).
 
+    kinds: how the names of the admitted classes begin; PaddleNLP publishes BERTs under other names too.
     Raises UserError when there is none, when its config is missing or incomplete, or when it is not a BERT.
     """
     place = Path(path).expanduser()
@@ -80,7 +91,7 @@ def find_model(path: str | Path) -> ModelFolder:
             )
         folder, weights = place.parent, place
     else:
-        folder = place if place.is_dir() else _missing(path, place)
+        folder = place if place.is_dir() else _missing(path, place, kinds)
         found = _weight_files(folder)
         if not found:
             raise UserError(
@@ -92,7 +103,7 @@ def find_model(path: str | Path) -> ModelFolder:
         weights = (standard or found)[0]
     for name in CONFIG_FILES:
         if (folder / name).is_file():
-            return _describe(folder, weights, folder / name)
+            return _describe(folder, weights, folder / name, kinds)
     raise UserError(
         f"{folder}: neither {' nor '.join(CONFIG_FILES)} beside {weights.name}; copy the config of the model there"
     )
@@ -104,19 +115,21 @@ def load_bert(
     task_labels: Sequence[str] | None = None,
     seed: int = 0,
     head: Literal["auto", "stored", "new"] = "auto",
+    kinds: Sequence[str] = ("Bert",),
 ) -> "nn.Layer":
     """Load a PaddleNLP BertModel (`num_outputs` None) or BertForSequenceClassification (`num_outputs` logits), float32.
 
-    path         folder, weight file, or downloadable name, see `find_model`; PyTorch's names and layout are converted.
+    path, kinds  folder, weight file, or downloadable name, see `find_model`; PyTorch's names and layout are converted.
     task_labels  names of the outputs in index order, put into the config of a new head or of one without names.
     head         `stored`: the classification head must be in the file; `new`: it is drawn from normal(0,
                  initializer_range) by `seed`, whatever the file holds; `auto`: stored if the folder has one, new if it
                  is a plain encoder.
-    A missing pooler is drawn in the same way where the head is new or not wanted. Heads of pre-training are left out.
+    A missing pooler is drawn in the same way where the head is new or not wanted. Heads of pre-training and projections
+    (see `load_projections`) are left out.
     Raises UserError when a weight is missing, superfluous or misshapen, when the vocabulary is not that of the weights,
     or when a file is cut short.
     """
-    found = find_model(path)
+    found = find_model(path, kinds)
     state = _read_weights(found)
     _check_vocabulary(found, state)
     prefix = "bert." if num_outputs is not None else ""
@@ -135,6 +148,41 @@ def load_bert(
     _draw(model, state, draw, seed)
     fill(model, state, found.weights)
     return model
+
+
+def load_projections(path: str | Path, kinds: Sequence[str] = ("Bert",)) -> dict[str, np.ndarray]:
+    """The projections `fit_dense...` to a teacher's width that a distilled model has in the file PROJECTIONS or among
+    its weights, under the names and in the layout of `distill.encoders.projections`; {} without any.
+
+    `path` and `kinds` as in `find_model`.
+    """
+    found = find_model(path, kinds)
+    beside = found.folder / PROJECTIONS
+    arrays = load_tensors(beside) if beside.is_file() else _named_weights(found)
+    return {name: array for name, array in arrays.items() if name.startswith("fit_dense")}
+
+
+def load_mlm_head(path: str | Path) -> dict[str, np.ndarray]:
+    """The weights of a masked-LM head as `distill.encoders.masked_lm` names them; {} where there is none.
+
+    `transform` [H, H], `layer_norm` and `decoder.bias` [V]. Raises UserError when the file holds a decoder [V, H] of
+    its own: BERT's is the wordpiece table.
+    """
+    found = find_model(path)
+    state = _named_weights(found)
+    prefix = "cls.predictions."
+    head = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+    for ours, theirs in _MLM_NAMES:
+        for name in [name for name in head if re.match(theirs, name)]:
+            head[re.sub(theirs, ours, name)] = head.pop(name)
+    decoder, table = head.pop("decoder.weight", None), state.get("embeddings.word_embeddings.weight")
+    if (
+        decoder is not None
+        and table is not None
+        and not any(np.array_equal(way, table) for way in (decoder, decoder.T))
+    ):
+        raise UserError(f"{found.weights}: the masked-LM decoder is not the wordpiece table; pass another BERT")
+    return head
 
 
 def word_embeddings(path: str | Path) -> np.ndarray:
@@ -226,7 +274,7 @@ def _names(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths)
 
 
-def _missing(path: str | Path, place: Path) -> Path:
+def _missing(path: str | Path, place: Path, kinds: Sequence[str]) -> Path:
     """The folder of a downloaded model where `place` does not exist; UserError when `path` cannot be a model's name."""
     name = str(path)
     if name == MINILM:
@@ -238,28 +286,32 @@ def _missing(path: str | Path, place: Path) -> Path:
     # `models/teacher` beside a local `models` is a misspelt folder; asking the network for it would hide that.
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) or (place.parent != Path(".") and place.parent.exists()):
         raise UserError(f"{path}: no such folder; pass the folder of a model, or a name that PaddleNLP knows")
-    return _download(name)
+    return _download(name, kinds)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, kinds: Sequence[str]) -> Path:
     """Fetch a model into PaddleNLP's own cache; the folder there, completed to one that `find_model` reads."""
     try:
-        from paddlenlp.transformers import BertConfig, BertModel, BertTokenizer
+        from paddlenlp import transformers
         from paddlenlp.utils.download import resolve_file_path
 
-        url = BertModel.pretrained_resource_files_map["model_state"].get(name)
+        urls = {
+            kind: getattr(transformers, f"{kind}Model").pretrained_resource_files_map["model_state"] for kind in kinds
+        }
+        kind = next((kind for kind in kinds if name in urls[kind]), "Bert")
+        url = urls[kind].get(name)
         weights = resolve_file_path(name, [url] if url else ["model.safetensors", "model_state.pdparams"])
         if weights is None:
             raise OSError("PaddleNLP's server has no such model")
         folder = Path(weights).parent
         if not any((folder / file).is_file() for file in CONFIG_FILES):
             # Of its own models PaddleNLP keeps the settings in its code.
-            settings = BertConfig.from_pretrained(name).to_dict()
+            settings = getattr(transformers, f"{kind}Config").from_pretrained(name).to_dict()
             write_json(
                 folder / "config.json", {key: settings[key] for key in _SETTINGS if settings.get(key) is not None}
             )
         if not (folder / "vocab.txt").is_file():
-            BertTokenizer.from_pretrained(name).save_pretrained(str(folder))
+            getattr(transformers, f"{kind}Tokenizer").from_pretrained(name).save_pretrained(str(folder))
         return folder
     except UserError:
         raise
@@ -270,15 +322,18 @@ def _download(name: str) -> Path:
         ) from None
 
 
-def _describe(folder: Path, weights: Path, config_file: Path) -> ModelFolder:
+def _describe(folder: Path, weights: Path, config_file: Path, kinds: Sequence[str]) -> ModelFolder:
     raw = read_json(config_file)
     if not isinstance(raw, dict):
         raise UserError(f"{config_file}: not the config of a model (an object is expected)")
     config = flatten_config(raw)
     architecture = (config.get("architectures") or [None])[0]
-    kind = config.get("model_type", "bert")
-    if kind != "bert" or (architecture is not None and not str(architecture).startswith("Bert")):
-        raise UserError(f"{config_file}: describes {architecture or kind}, not a BERT; pass the folder of a BERT")
+    kind = next((kind for kind in kinds if str(architecture or kind).startswith(kind)), None)
+    if kind is None or config.get("model_type", kind.lower()) not in [kind.lower() for kind in kinds]:
+        what = architecture or config["model_type"]
+        raise UserError(f"{config_file}: describes {what}, not a BERT; pass the folder of a BERT")
+    if architecture is not None:
+        architecture = "Bert" + str(architecture).removeprefix(kind)
     for name in _SIZES:
         if not isinstance(config.get(name), int) or config[name] < 1:
             raise UserError(f"{config_file}: {name} is {config.get(name, 'missing')}; a whole number above 0 is needed")
@@ -291,7 +346,8 @@ def _describe(folder: Path, weights: Path, config_file: Path) -> ModelFolder:
     labels = _labels(config_file, config.get("id2label"))
     kept = {name: config[name] for name in _SETTINGS if config.get(name) is not None}
     outputs = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
-    return ModelFolder(folder, weights, config_file, kept, architecture, labels, outputs)
+    prefixes = tuple(f"{kind.lower()}." for kind in kinds)
+    return ModelFolder(folder, weights, config_file, kept, architecture, labels, outputs, prefixes)
 
 
 def _labels(config_file: Path, id2label: Any) -> tuple[str, ...] | None:
@@ -306,13 +362,19 @@ def _labels(config_file: Path, id2label: Any) -> tuple[str, ...] | None:
 
 
 def _read_weights(found: ModelFolder) -> dict[str, np.ndarray]:
-    """The weights as float32 under PaddleNLP's names without `bert.`; heads other than `classifier` are left out."""
+    """The weights of encoder and classification head, see `_named_weights`."""
+    return {name: array for name, array in _named_weights(found).items() if not name.startswith(_BESIDE)}
+
+
+def _named_weights(found: ModelFolder) -> dict[str, np.ndarray]:
+    """All weights as float32 under PaddleNLP's names without `bert.`."""
     state: dict[str, np.ndarray] = {}
     raw = _READERS[found.weights.suffix](found.weights)
-    torch_names = any(re.match(r"(bert\.)?encoder\.layer\.\d", name) for name in raw)
+    torch_names = any(re.match(r"(\w+\.)?encoder\.layer\.\d", name) for name in raw)
     for name, array in raw.items():
-        name = name.removeprefix("bert.")
-        if name.startswith("cls.") or name == "embeddings.position_ids":
+        for prefix in found.prefixes:
+            name = name.removeprefix(prefix)
+        if name == "embeddings.position_ids":
             continue
         if torch_names:
             name, array = _from_torch(name, array)

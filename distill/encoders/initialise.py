@@ -3,15 +3,86 @@
 import copy
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paddle
 from paddle import nn
 
+from distill.encoders.folder import find_model, load_bert
 from distill.encoders.taps import find_bert
 from distill.errors import UserError
+from distill.options import StudentOptions
+
+if TYPE_CHECKING:
+    from distill.data.tasks import Task
+    from distill.data.wordpiece import WordPiece
 
 _LAYER = re.compile(r"^(.*encoder\.layers\.)(\d+)(\..*)$")
+
+
+def create_student(
+    options: StudentOptions,
+    teacher: nn.Layer,
+    wordpiece: "WordPiece",
+    task: "Task | None",
+    max_length: int,
+    seed: int,
+    kinds: Sequence[str] = ("Bert",),
+) -> nn.Layer:
+    """The BertForSequenceClassification that the flags ask for, in train mode; what is random in it follows `seed`.
+
+    teacher: the BertForSequenceClassification that it starts from when no other model is named; wordpiece: what both
+    read; task: None for a plain BertModel, which `teacher` must be then; kinds: of a named model, see `find_model`.
+    Raises UserError for a model with another vocabulary or too few positions for `max_length` tokens, for layers
+    it does not have, and for other widths where weights are copied.
+    """
+    source, path, chosen = teacher, options.student_model_name_or_path, _chosen_layers(options)
+    layers = student_depth(options, kinds)
+    if path is not None:
+        found = find_model(path, kinds)
+        found.check_length(max_length)
+        if type(wordpiece).from_folder(found.folder).digest() != wordpiece.digest():
+            raise UserError(
+                f"--student_model_name_or_path {path}: its wordpieces are not those of the teacher, "
+                f"{wordpiece.vocab_file}; pass a student with the same vocabulary and lower-casing"
+            )
+        outputs, labels = (task.num_outputs, task.labels) if task else (None, None)
+        source = load_bert(path, outputs, labels, seed, kinds=kinds)
+    return build_student(
+        source,
+        layers,
+        "layers" if chosen else options.student_init,
+        chosen,
+        seed,
+        options.student_hidden_size,
+        options.student_intermediate_size,
+        options.student_heads,
+    )
+
+
+def student_depth(options: StudentOptions, kinds: Sequence[str] = ("Bert",)) -> int:
+    """How many layers the student of these flags has; UserError where they do not say it."""
+    if options.student_layers is not None:
+        return options.student_layers
+    if chosen := _chosen_layers(options):
+        return len(chosen)
+    if options.student_model_name_or_path is not None:
+        depth: int = find_model(options.student_model_name_or_path, kinds).config["num_hidden_layers"]
+        return depth
+    raise UserError(
+        "--student_layers is needed: how deep the student is; or --student_model_name_or_path, a smaller BERT"
+    )
+
+
+def _chosen_layers(options: StudentOptions) -> tuple[int, ...] | None:
+    """The layers that --student_init lists, None for `first` and `random`."""
+    if options.student_init in ("first", "random"):
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", options.student_init):
+        raise UserError(
+            f"--student_init {options.student_init}: choose first, random, or layers by number such as 4,8,12"
+        )
+    return tuple(map(int, options.student_init.split(",")))
 
 
 def student_config(
@@ -95,8 +166,8 @@ def build_student(
             ours, theirs = getattr(config, name), getattr(teacher_config, name)
             if ours != theirs:
                 raise UserError(
-                    f"student {name} {ours} differs from the teacher's {theirs}, "
-                    "and weights can be copied between equal widths only: use init 'random'"
+                    f"student {name} {ours} differs from the teacher's {theirs}, and weights can be copied between "
+                    "equal widths only: use init 'random' (--student_init random)"
                 )
     state = paddle.get_rng_state()
     paddle.seed(seed)

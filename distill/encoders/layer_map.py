@@ -93,6 +93,6 @@ def _step(student_layers: int, teacher_layers: int) -> int:
         fitting = ", ".join(str(k) for k in range(1, teacher_layers + 1) if teacher_layers % k == 0)
         raise UserError(
             f"a student of {student_layers} layers cannot be spread evenly over a teacher of {teacher_layers}: "
-            f"choose {fitting} student layers, or name the teacher layers one by one"
+            f"choose {fitting} student layers, or name the teacher layers one by one (--layer_map)"
         )
     return step

@@ -68,3 +68,46 @@ def _checked(logits: np.ndarray, labels: np.ndarray, labelled: np.ndarray) -> tu
     if not labelled.any():
         raise UserError("no row has a label, so there is no score: evaluate on a split with labels")
     return logits[labelled], labels[labelled]
+
+
+def resampled(logits: np.ndarray, labels: np.ndarray, task: Task, counts: np.ndarray) -> np.ndarray:
+    """The task's metric on B resamples of the rows, float64 [B]: what `score` gives for each, all at once.
+
+    logits, labels: as for `score`, every row with a label; counts [B, n]: how often each row is in each resample.
+    """
+    weights = counts.astype(np.float64)
+    if task.metric == "accuracy":
+        return weights @ (logits.argmax(axis=1) == labels) / weights.sum(axis=1)
+    if task.metric == "MCC":
+        return _resampled_mcc(logits.argmax(axis=1), labels, len(task.labels), weights)
+    x, y = logits.reshape(-1).astype(np.float64), labels.astype(np.float64)
+    pearson = _correlation(np.broadcast_to(x, weights.shape), np.broadcast_to(y, weights.shape), weights)
+    return (pearson + _correlation(_ranks(x, weights), _ranks(y, weights), weights)) / 2
+
+
+def _resampled_mcc(predicted: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray:
+    """Matthews' coefficient from the confusion matrices (Gorodkin 2004); 0 where its denominator is."""
+    one_hot = np.eye(classes)
+    said, true = weights @ one_hot[predicted], weights @ one_hot[labels.astype(int)]  # [B, classes]
+    n, right = weights.sum(axis=1), weights @ (predicted == labels)
+    spread = (n**2 - (said**2).sum(axis=1)) * (n**2 - (true**2).sum(axis=1))
+    return np.divide(right * n - (said * true).sum(axis=1), np.sqrt(spread), out=np.zeros(len(n)), where=spread > 0)
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[B, n]: the rank of each row within each resample, where equal values share their mean rank."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    first = np.flatnonzero(np.diff(group[order], prepend=-1))
+    sizes = np.add.reduceat(weights[:, order], first, axis=1)  # of each group of equal values
+    return (np.cumsum(sizes, axis=1) - (sizes - 1) / 2)[:, group]
+
+
+def _correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each line of x and y [B, n] under its weights; 0 where one of them is constant."""
+    n, drawn = weights.sum(axis=1, keepdims=True), (weights > 0).argmax(axis=1)[:, None]
+    x, y = (v - np.take_along_axis(v, drawn, axis=1) for v in (x, y))  # exactly 0 where all that is drawn is equal
+    x, y = (v - (weights * v).sum(axis=1, keepdims=True) / n for v in (x, y))
+    covariance = (weights * x * y).sum(axis=1)
+    spread = (weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1)
+    return np.divide(covariance, np.sqrt(spread), out=np.zeros(len(n)), where=spread > 0)

@@ -1,27 +1,63 @@
 """Loss on hidden states."""
 
 from collections.abc import Callable
+from typing import Literal
 
+import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
+
+Form = Literal["paper", "official"]
 
 
 def hidden_mse(
-    student: Tensor, teacher: Tensor, mask: Tensor, project: Callable[[Tensor], Tensor] | None = None
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor | None,
+    project: Callable[[Tensor], Tensor] | None = None,
+    form: Form = "paper",
 ) -> Tensor:
-    """Mean over the real positions and the teacher's width of (project(student) - teacher)^2; 0 if all is padding.
+    """Mean squared error of the hidden states of one layer: TinyBERT (arXiv 1909.10351), eq. 8.
 
-    student [B, L, Hs]; teacher [B, L, Ht]; mask [B, L], 1 or True at real positions; `project` maps Hs to Ht (a
-    Linear, the matrix W_h of TinyBERT, arXiv 1909.10351, eq. 8) and may be left out when the widths are equal. No
-    gradient reaches the teacher. The published codes average over padding too; here the value does not depend on how
-    far a batch is padded. Raises ValueError for shapes that do not fit.
+    student [B, L, Hs]; teacher [B, L, Ht]; mask [B, L], 1 or True at real positions, None where nothing is padded;
+    `project` maps Hs to Ht (the matrix W_h) and may be left out when the widths are equal. No gradient reaches the
+    teacher. With d = project(student) - teacher and n_b real positions in row b:
+        form 'paper'     1/B sum_b 1/(n_b Ht) sum over the row's real positions and Ht of d^2. The value depends neither
+                         on how far a batch is padded nor, weighted by their rows, on how it is split.
+        form 'official'  1/(B L Ht) sum over real positions and Ht of d^2: as in the published code padding counts in
+                         the mean, here with d = 0 (there with whatever the models make of padding).
+    Raises ValueError for shapes that do not fit and for another form.
     """
     if project is not None:
         student = project(student)
-    if student.shape != teacher.shape or student.shape[:2] != mask.shape:
+    if student.shape != teacher.shape or (mask is not None and student.shape[:2] != mask.shape):
         raise ValueError(
             f"hidden states do not fit: student {student.shape}{'' if project is None else ' after projection'}, "
-            f"teacher {teacher.shape}, mask {mask.shape}; between different widths a projection is needed"
+            f"teacher {teacher.shape}, mask {mask if mask is None else mask.shape}; between different widths a "
+            "projection is needed"
         )
-    weight = mask.astype(student.dtype)
-    square = ((student - teacher.detach()) ** 2).sum(axis=-1)
-    return (weight * square).sum() / (weight.sum().clip(min=1.0) * teacher.shape[-1])
+    weight = None
+    if mask is not None:
+        # Repeated by a matrix product: on CPUs paddle broadcasts far more slowly.
+        width = paddle.ones([1, student.shape[-1]], teacher.dtype)
+        weight = paddle.matmul(position_weights(mask, teacher.dtype, form).reshape([-1, 1]), width)
+        weight = weight.reshape(student.shape)
+    return weighted_mse(student, teacher, weight)
+
+
+def position_weights(mask: Tensor, dtype: paddle.dtype, form: Form) -> Tensor:
+    """Factors [B, L] for both sides of a difference, 0 on padding, which make a mean over all of B x L the mean that
+    `form` asks for (see `hidden_mse`). Raises ValueError for another form."""
+    if form not in ("paper", "official"):
+        raise ValueError(f"form '{form}': choose paper or official")
+    mask = mask.astype(dtype)
+    if form == "official":
+        return mask
+    real = mask.sum(axis=1, keepdim=True).clip(min=1.0)
+    return mask * (mask.shape[1] / real).sqrt()
+
+
+def weighted_mse(student: Tensor, teacher: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean over all elements of (weight * (student - teacher))^2; all of one shape. No gradient reaches the teacher."""
+    teacher, student = teacher.detach(), student.astype(teacher.dtype)  # which mixed precision may have made bfloat16
+    return F.mse_loss(student, teacher) if weight is None else F.mse_loss(student * weight, teacher * weight)

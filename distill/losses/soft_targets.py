@@ -10,11 +10,15 @@ Published systems differ in two choices, so both are arguments:
     PKD: KL, 'mean', T^2.
 """
 
-from typing import Literal
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
+
+from distill.options import SoftTargetOptions
 
 Reduction = Literal["batchmean", "mean"]
 
@@ -87,6 +91,31 @@ def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """
     _check_shapes(student_logits, teacher_logits)
     return F.mse_loss(student_logits, teacher_logits.detach())
+
+
+def logit_losses(
+    options: SoftTargetOptions, regression: bool
+) -> Callable[[Tensor, Mapping[str, Any]], dict[str, Tensor]]:
+    """The flags' alpha * soft + (1 - alpha) * hard, as a function (student logits, batch) -> the two parts by name.
+
+    The batch holds the teacher's `logits` and the `labels`. A part of weight 0 is left out: with alpha 0 the batch
+    needs no logits. Regression has no classes to be softened: its parts are `logit_mse` and `label_mse`.
+    """
+    soft: Callable[[Tensor, Tensor], Tensor] = logit_mse
+    if options.soft_loss == "kl" and not regression:
+        reduction: Reduction = "mean" if options.soft_reduction == "mean" else "batchmean"
+        soft = functools.partial(kl_divergence, temperature=options.T, scale_t2=options.scale_t2, reduction=reduction)
+    hard = label_mse if regression else hard_cross_entropy
+
+    def losses(logits: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        named = {}
+        if options.alpha > 0:
+            named["teacher"] = options.alpha * soft(logits, batch["logits"])
+        if options.alpha < 1:
+            named["label"] = (1 - options.alpha) * hard(logits, batch["labels"])
+        return named
+
+    return losses
 
 
 def _log_softmax(x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import UserError
-from distill.files import atomic_path, read_json, sha256, write_json
+from distill.files import atomic_path, read_json, save_array, sha256, write_json
 from distill.runtime import is_main, log
 
 SEGMENT_BYTES = 64 * 2**20
@@ -214,7 +214,7 @@ def _write_segment(folder: Path, arrays: dict[str, np.ndarray], rows: int, secon
         with _helpful_when_full(folder):
             for name, array in arrays.items():
                 with atomic_path(folder / f"{stem}.{name}") as temporary:
-                    _save_array(temporary, array)
+                    save_array(temporary, array)
                     files[name] = {"bytes": temporary.stat().st_size, "sha256": sha256(temporary)}
             write_json(folder / f"{stem}.json", {"rows": rows, "seconds": seconds, "files": files})
     except UserError:
@@ -234,13 +234,6 @@ def _helpful_when_full(folder: Path) -> Iterator[None]:
             f"{folder}: the disk is full; what is cached stays. Free some space, choose another folder by --cache_dir, "
             "or less of it by --cache_limit_gb, then run the same command"
         ) from error
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    """As np.save, whose own writing loses the operating system's reason when the disk is full."""
-    with open(path, "wb") as handle:
-        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
-        handle.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _remove(folder: Path, stem: str) -> None:
@@ -331,7 +324,7 @@ class Unfinished:
 
     def begin(self, absent: np.ndarray) -> None:
         with _helpful_when_full(self._path.parent), atomic_path(self._path) as temporary:
-            _save_array(temporary, np.packbits(absent))
+            save_array(temporary, np.packbits(absent))
 
     def end(self) -> None:
         self._path.unlink(missing_ok=True)

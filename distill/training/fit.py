@@ -169,7 +169,8 @@ def fit(
                     scaler.update()
                 else:
                     optimizer.step()
-                optimizer.clear_grad()
+                # Not to zero: a parameter that a step does not use must not move by what its moments remember.
+                optimizer.clear_grad(set_to_zero=False)
                 here = np.append(means.numpy().astype(np.float64), signals.received != 0)
                 *values, signalled = _sum_over_ranks(here).tolist()
             by_name, stopping = dict(zip(named, values, strict=True)), signalled > 0

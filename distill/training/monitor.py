@@ -8,6 +8,7 @@ In the folder:
     vdl/           the same curves for VisualDL, drawn anew from metrics.jsonl at each start, so no step occurs twice
     checkpoints/   until the run is finished
     best/          the best model so far, in the recipe's own format; its files move up when the run is finished
+    stages/        the runs of earlier stages, each with its model, where the training has several
 """
 
 import contextlib
@@ -30,7 +31,10 @@ from distill import files, runtime
 from distill.errors import UserError
 from distill.training import checkpoint
 
-_OWN = ("run.json", "metrics.jsonl", "results_eval.json", "vdl", "checkpoints", "best", "run.yaml")
+_OWN = (
+    *("run.json", "metrics.jsonl", "results_eval.json", "dev_predictions.tsv", "control.json", "control"),
+    *("vdl", "checkpoints", "best", "stages", "run.yaml"),
+)
 
 
 class Run:

@@ -43,6 +43,25 @@ def test_the_mkl_path_is_for_amd_only(text: str, path: str | None) -> None:
     assert runtime.mkl_path(text) == path
 
 
+RECORDED = Path(__file__).parents[1] / "golden" / "cpuinfo"  # of four machines; the Xeon's first and last processor
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "bfloat16", "processors", "cores"),
+    [
+        ("amd_epyc", "7", True, {0, 1}, 2),
+        ("amd_ryzen_7735hs", "5", False, {0, 1}, 1),  # two threads of one core
+        ("intel_xeon_6140", None, False, {0, 71}, 2),  # one core of each of two sockets
+        ("intel_xeon_6140", None, False, {71}, 1),
+        ("arm_neoverse_n1", None, False, {0, 1, 2}, 3),
+    ],
+)
+def test_recorded_processors(name: str, path: str | None, bfloat16: bool, processors: set[int], cores: int) -> None:
+    text = (RECORDED / f"{name}.txt").read_text()
+    assert runtime.mkl_path(text) == path and runtime.bfloat16(text) == bfloat16
+    assert runtime.physical_cores(text, processors) == cores
+
+
 def test_bfloat16_is_read_off_the_flags() -> None:
     assert runtime.bfloat16(cpuinfo("AuthenticAMD", "avx2 avx512f avx512_bf16"))
     assert runtime.bfloat16(cpuinfo("GenuineIntel", "avx2 amx_bf16 amx_tile"))

@@ -28,18 +28,21 @@ def data_dir(home):
 
 @pytest.fixture(scope="session")
 def encoder(home):
-    """A BERT without a head."""
+    """A BERT of 2 layers without a head."""
+    return make_encoder(home, 2)
+
+
+def make_encoder(home, layers):
     from distill.data.wordpiece import WordPiece
     from distill.encoders.folder import load_bert, save_bert
 
-    whole = make_bert_folder(home / "whole", layers=2)
-    save_bert(load_bert(whole), home / "encoder", WordPiece.from_folder(whole))
-    return home / "encoder"
+    folder = home / f"encoder {layers}"
+    whole = make_bert_folder(home / f"whole {layers}", layers=layers)
+    save_bert(load_bert(whole), folder, WordPiece.from_folder(whole))
+    return folder
 
 
-@pytest.fixture(scope="session")
-def teachers(home, data_dir, encoder):
-    """teachers(task): the folder of a finished run of run_glue.py. Nobody writes into it: see `teacher`."""
+def fine_tuned(home, data_dir, encoder):
     made = {}
 
     def of(task):
@@ -48,10 +51,34 @@ def teachers(home, data_dir, encoder):
 
             with pytest.MonkeyPatch.context() as patch:
                 runs.no_clock(patch)
-                made[task] = run_glue.main(runs.glue(data_dir, encoder, home / "teachers" / task, task))
+                made[task] = run_glue.main(runs.glue(data_dir, encoder, home / f"{encoder.name} {task}", task))
         return made[task]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def teachers(home, data_dir, encoder):
+    """teachers(task): the folder of a finished run of run_glue.py. Nobody writes into it: see `teacher`."""
+    return fine_tuned(home, data_dir, encoder)
+
+
+@pytest.fixture(scope="session")
+def deep_teachers(home, data_dir):
+    """deep_teachers(task): as `teachers`, with 4 layers."""
+    return fine_tuned(home, data_dir, make_encoder(home, 4))
+
+
+@pytest.fixture(scope="session")
+def still_teacher(home, deep_teachers):
+    """The SST-2 teacher of 4 layers without dropout, so that in training too a copy of it gives its numbers."""
+    from distill.files import read_json, write_json
+
+    folder = shutil.copytree(deep_teachers("SST-2"), home / "still")
+    (folder / "model_config.json").unlink()
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    write_json(folder / "config.json", read_json(folder / "config.json") | none)
+    return folder
 
 
 @pytest.fixture

@@ -29,6 +29,36 @@ def lstm(data_dir, folder, task="SST-2", *more):
     )  # fmt: skip
 
 
+def taught(data_dir, teacher, folder, task="SST-2", *more):
+    """Flags of the task_distill.py of the recipes whose student is a BERT; later ones win."""
+    return _flags(
+        *("--task_name", task, "--data_dir", data_dir, "--teacher_path", teacher, "--output_dir", folder),
+        *("--cache_dir", Path(folder).parent / "cache", "--max_seq_length", 32),
+        *("--num_train_epochs", 2, "--batch_size", 16, "--learning_rate", "1e-3", *more),
+    )  # fmt: skip
+
+
+def interrupted(main, argv, step, monkeypatch):
+    """Start a run that dies after `step` steps, one of the next and before its checkpoint."""
+    from distill.training.monitor import Run
+
+    counted, count = [], Run.count
+
+    class Dies(Exception):
+        pass
+
+    def dies(self, *values):
+        count(self, *values)
+        counted.append(values)
+        if len(counted) > step:
+            raise Dies
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "count", dies)
+        with pytest.raises(Dies):
+            main(argv)
+
+
 def _flags(*values):
     return [str(value) for value in values]
 

@@ -59,7 +59,7 @@ def test_both_scripts(task, data_dir, teachers, tmp_path):
     distilled = bert_distill.main(lstm(data_dir, tmp_path / "distilled", task, *common, *taught))
     dev = task_rows(task, data_dir, "dev")
     for folder, losses in ((alone, {"label"}), (distilled, {"teacher"})):
-        names = {"run.yaml", "run.json", "metrics.jsonl", "results_eval.json", "vdl"}
+        names = {"run.yaml", "run.json", "metrics.jsonl", "results_eval.json", "dev_predictions.tsv", "vdl"}
         names |= {"config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"}
         assert {path.name for path in folder.iterdir()} == names
         assert {name for row in metrics(folder) for name in row.get("losses", {})} == losses

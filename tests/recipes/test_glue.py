@@ -19,7 +19,7 @@ from glue import run_bert_finetune, run_glue
 from tests.recipes.runs import glue, metrics, read, tree
 from tests.tiny import make_bert_folder
 
-RUN_FILES = {"run.yaml", "run.json", "metrics.jsonl", "results_eval.json", "vdl"}
+RUN_FILES = {"run.yaml", "run.json", "metrics.jsonl", "results_eval.json", "dev_predictions.tsv", "vdl"}
 MODEL_FILES = {
     "config.json",
     "model.safetensors",

@@ -1,6 +1,6 @@
-"""The demo's table and chart, on made-up results; the whole demo is `make demo`."""
+"""The demo's table, on made-up results; the whole demo is `make demo`."""
 
-from tools.demo import SENTENCES, chart, table
+from tools.demo import SENTENCES, table
 
 RESULTS = {
     "teacher": {"accuracy": 0.8925, "parameters": 22_700_000, "modelSize": "90.87 MB", "latency_ms": {"p50": 6.0}},
@@ -15,18 +15,6 @@ def test_table():
         "| teacher | 0.892 | 22.7 M | 90.87 MB | 6.00 | 1.0x |",
         "| student | 0.875 | 10.8 M | 43.10 MB | 0.40 | 15.0x |",
     ]
-
-
-def test_chart(tmp_path):
-    path = tmp_path / "chart.png"
-    path.write_text("a former one")
-    chart(RESULTS, path, "made up")
-    assert path.read_bytes().startswith(b"\x89PNG\r\n") and [p.name for p in tmp_path.iterdir()] == ["chart.png"]
-    from matplotlib import image
-
-    picture = image.imread(path)
-    colours = {tuple(colour) for colour in (255 * picture[..., :3]).astype(int).reshape(-1, 3)}
-    assert picture.shape[1] > 900 and {(31, 119, 180), (255, 127, 14)} <= colours  # a point for each model
 
 
 def test_the_sentences_to_classify_are_not_in_the_generated_data(tmp_path):

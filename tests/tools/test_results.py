@@ -1,6 +1,8 @@
 """Kept results hold what the tables need; tables say what the files say; the READMEs' tables are not stale."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -30,7 +32,7 @@ def kept(tmp_path, monkeypatch):
 
     def keep(name, accuracy, **changes):
         run = tmp_path / "runs" / name
-        run.mkdir(parents=True)
+        run.mkdir(parents=True, exist_ok=True)
         (run / "run.json").write_text(json.dumps(FACTS | changes))
         (run / "results_eval.json").write_text(json.dumps(EVALUATION | {"accuracy": accuracy}))
         results.main(["keep", str(run), name])
@@ -46,6 +48,13 @@ def test_a_finished_run_is_kept(kept, capsys):
     assert found["command"] == "python small.py" and found["seed"] == 42 and found["bytes"] == 1_000_000
     assert found["training"]["real_token_share"] == 0.9 and found["training"]["teacher_share"] == {"epoch 1": 0.25}
     assert "epochs" not in found["training"]
+
+
+def test_what_the_control_arms_said_is_kept(kept, tmp_path):
+    assert "control" not in kept("one", 0.875)
+    (tmp_path / "runs" / "two").mkdir(parents=True)
+    (tmp_path / "runs" / "two" / "control.json").write_text('{"verdict": "helps"}')
+    assert kept("two", 0.875)["control"] == {"verdict": "helps"}
 
 
 def test_an_unfinished_run_is_refused(kept, tmp_path):
@@ -97,6 +106,13 @@ def test_table(made):
     assert chinese[0] == "| 模型 | dev 准确率 | MCC | 参数量 | 磁盘占用 | 每条毫秒 | 加速 | 批量每秒条数 | 加速 |"
     assert chinese[2] == "| 教师 | 90.0 | 50.0 | 0.2 M | 1 MB | 5.00 | 1.0x | 250 | 1.0x |"
     assert chinese[3].endswith("| 0.50 | 10.0x | 4,000 | 16.0x |")
+
+
+def test_a_comparison_is_a_table_too(made, tmp_path):
+    golden = Path(__file__).parents[1] / "golden"
+    shutil.copy(golden / "published_table.json", tmp_path / "results")
+    expected = (golden / "published_table.md").read_text(encoding="utf-8")
+    assert results.table({"comparison": "published_table"}) + "\n" == expected
 
 
 def test_sentences_with_figures(made):

@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.data.vectors import compose_words, embedding_matrix, load_vectors, reduce_table
+from distill.data.vectors import (
+    compose_words,
+    embedding_matrix,
+    load_vectors,
+    mapped_vectors,
+    nearest,
+    reduce_table,
+    unit_length,
+)
 from distill.data.wordpiece import WordPiece
 from distill.errors import UserError
 
@@ -160,3 +168,64 @@ def test_real_excerpt():
     # 1000 cased words at most, of 30517.
     assert 0.02 < coverage < 0.0328
     assert np.array_equal(matrix[wordpiece.tokens.index("in")], theirs["in"])
+
+
+def write_glove(path, words, matrix):
+    lines = [f"{word} {' '.join(map(str, row))}" for word, row in zip(words, matrix.tolist(), strict=True)]
+    return write(path, "\n".join(lines) + "\n")
+
+
+def test_mapped_vectors_are_converted_once(tmp_path, monkeypatch):
+    path = write(tmp_path / "glove.txt", "\n".join(LINES) + "\nzero 0 0 0\n")
+    vectors = mapped_vectors(path, tmp_path / "cache")
+    assert vectors.words == [*WORDS, "zero"] and vectors.index["好"] == 1
+    assert isinstance(vectors.matrix, np.memmap) and vectors.matrix.dtype == np.float32
+    expected = VALUES.astype(np.float64) / np.linalg.norm(VALUES.astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors.matrix[:4], expected, rtol=1e-6)
+    assert not vectors.matrix[4].any()
+    monkeypatch.setattr("distill.data.vectors.load_vectors", None)
+    again = mapped_vectors(path, tmp_path / "cache")
+    assert again.words == vectors.words and np.array_equal(again.matrix, vectors.matrix)
+    with pytest.raises(TypeError):  # another content is converted anew
+        mapped_vectors(write(path, "the 1 2\n"), tmp_path / "cache")
+
+
+def test_a_conversion_that_was_killed_is_made_again(tmp_path):
+    path = write(tmp_path / "glove.txt", "\n".join(LINES) + "\n")
+    mapped_vectors(path, tmp_path / "cache")
+    (words,) = (tmp_path / "cache").rglob("words.json")
+    words.unlink()
+    words.with_name("matrix.npy").write_bytes(b"half")
+    assert mapped_vectors(path, tmp_path / "cache").words == WORDS
+
+
+def test_mapped_vectors_refuse_what_load_vectors_refuses(tmp_path):
+    path = write(tmp_path / "v.txt", "the 1 2 3\na 1 2\n")
+    with pytest.raises(UserError, match=r"v\.txt:2: expected a word and 3 finite numbers"):
+        mapped_vectors(path, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"none\.txt: no such word vector file"):
+        mapped_vectors(tmp_path / "none.txt", tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_nearest_by_hand():
+    matrix = unit_length(np.array([[1, 0], [0, 1], [1, 1], [-1, 0], [2, 0], [0, 0]], np.float32))
+    # Cosines with (1, 0): 1, 0, 0.71, -1, 1, 0; equal ones in the order of the rows.
+    assert nearest(matrix, matrix[:1], 4).tolist() == [[0, 4, 2, 1]]
+    assert nearest(matrix, matrix[[1, 3]], 6).tolist() == [[1, 2, 0, 3, 4, 5], [3, 1, 5, 2, 0, 4]]
+    assert nearest(matrix, matrix[:2], 9).shape == (2, 6) and nearest(matrix, matrix[:0], 3).shape == (0, 3)
+
+
+def test_nearest_is_that_of_float64_whatever_stands_beside():
+    rng = np.random.default_rng(0)
+    matrix = unit_length(rng.normal(size=(5000, 20)))
+    matrix[1000:1020] = matrix[7]  # ties over the border of what is asked for
+    queries = matrix[rng.permutation(5000)[:300]]
+    queries[0] = matrix[7]
+    cosines = queries.astype(np.float64) @ matrix.T.astype(np.float64)
+    expected = np.argsort(-cosines.round(9), axis=1, kind="stable")[:, :10]
+    found = nearest(matrix, queries, 10)
+    np.testing.assert_array_equal(found, expected)
+    assert found[0].tolist() == [7, *range(1000, 1009)]
+    for part in (slice(0, 1), slice(100, 107)):
+        np.testing.assert_array_equal(nearest(matrix, queries[part], 10), found[part])

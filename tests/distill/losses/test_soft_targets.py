@@ -2,7 +2,15 @@ import numpy as np
 import paddle
 import pytest
 
-from distill.losses.soft_targets import hard_cross_entropy, kl_divergence, label_mse, logit_mse, soft_cross_entropy
+from distill.losses.soft_targets import (
+    hard_cross_entropy,
+    kl_divergence,
+    label_mse,
+    logit_losses,
+    logit_mse,
+    soft_cross_entropy,
+)
+from distill.options import SoftTargetOptions
 
 S = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
 T = np.array([[2.0, 0.0, -1.0], [1.0, 1.0, 4.0]])
@@ -126,3 +134,43 @@ def test_what_has_no_meaning_is_refused(loss):
         loss(tensor(S), tensor(T), temperature=0)
     with pytest.raises(ValueError, match="choose batchmean or mean"):
         loss(tensor(S), tensor(T), reduction="sum")
+
+
+LABELS = np.array([2, 0])
+BATCH = {"logits": paddle.to_tensor(T.astype("float32")), "labels": paddle.to_tensor(LABELS)}
+
+
+def cross_entropy(logits):
+    return -np.log(softmax(logits)[np.arange(2), LABELS]).mean()
+
+
+def test_alpha_weights_the_teacher_and_what_is_left_the_labels():
+    named = logit_losses(SoftTargetOptions(alpha=0.2), regression=False)(tensor(S), BATCH)
+    p, q = softmax(T), softmax(S)
+    close(named["teacher"], 0.2 * (p * np.log(p / q)).sum() / 2)
+    close(named["label"], 0.8 * cross_entropy(S))
+
+
+def test_a_part_of_weight_0_is_left_out_and_needs_nothing_of_the_batch():
+    only_labels = logit_losses(SoftTargetOptions(alpha=0.0), regression=False)(tensor(S), {"labels": BATCH["labels"]})
+    close(only_labels.pop("label"), cross_entropy(S))
+    only_teacher = logit_losses(SoftTargetOptions(alpha=1.0), regression=False)(tensor(S), {"logits": BATCH["logits"]})
+    assert not only_labels and only_teacher.keys() == {"teacher"}
+
+
+@pytest.mark.parametrize("scale_t2", [True, False])
+@pytest.mark.parametrize(("reduction", "divisor"), [("batchmean", 2), ("mean", 6)])
+def test_temperature_and_reduction_of_the_published_systems(scale_t2, reduction, divisor):
+    options = SoftTargetOptions(alpha=0.7, T=10.0, scale_t2=scale_t2, soft_reduction=reduction)
+    p, q = softmax(T / 10), softmax(S / 10)
+    expected = 0.7 * (p * np.log(p / q)).sum() / divisor * (100 if scale_t2 else 1)
+    np.testing.assert_allclose(float(logit_losses(options, False)(tensor(S), BATCH)["teacher"]), expected, rtol=1e-4)
+
+
+def test_squared_error_of_logits_by_flag_and_in_regression():
+    by_flag = logit_losses(SoftTargetOptions(alpha=0.5, T=3.0, soft_loss="mse"), regression=False)(tensor(S), BATCH)
+    close(by_flag["teacher"], 0.5 * ((S - T) ** 2).mean())
+    batch = {"logits": tensor([[1.0], [2.0]]), "labels": tensor([0.0, 4.0])}
+    named = logit_losses(SoftTargetOptions(alpha=0.25), regression=True)(tensor([[3.0], [2.0]]), batch)
+    close(named["teacher"], 0.25 * (4 + 0) / 2)
+    close(named["label"], 0.75 * (9 + 4) / 2)

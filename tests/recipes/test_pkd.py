@@ -1,0 +1,147 @@
+"""pkd/task_distill.py from end to end: both kinds of patience, which layers they pair, and the published names."""
+
+import numpy as np
+import pytest
+
+from distill.cli import parse
+from distill.encoders.folder import load_bert
+from distill.errors import UserError
+from distill.tensors import load_tensors
+from pkd import task_distill
+from pkd.args import PKDArgs
+from pkd.task_distill import layer_pairs, run_name
+from tests.recipes.runs import interrupted, metrics, read, refused, taught
+
+CLS, TOKENS = (), ("--patience", "tokens", "--beta", 10)
+BOTH = pytest.mark.parametrize("flags", [CLS, TOKENS], ids=["cls", "tokens"])
+
+
+@BOTH
+@pytest.mark.parametrize("task", ["SST-2", "STS-B"])
+def test_from_end_to_end(task, flags, data_dir, deep_teachers, tmp_path):
+    argv = taught(data_dir, deep_teachers(task), tmp_path / "run", task, "--student_layers", 2, *flags)
+    folder = task_distill.main(argv)
+    assert metrics(folder)[0]["losses"].keys() == {"teacher", "label", "patience"}
+    student = load_bert(folder, 1 if task == "STS-B" else 2, head="stored")
+    assert student.config.num_hidden_layers == 2
+    assert read(folder / "results_eval.json")["parameters"] == sum(p.size for p in student.parameters())
+    assert set(load_tensors(folder / "model.safetensors")) == set(student.state_dict())  # no projection in it
+
+
+def test_patience_at_the_published_bound(data_dir, still_teacher, tmp_path):
+    """A copy of the teacher has none, at every step, so the rows of the cache are those of the batch; another student
+    has some, of at most beta * 4 / H."""
+    still = ("--learning_rate", "1e-30", "--logging_steps", 1, "--num_train_epochs", 1)
+    copy = taught(data_dir, still_teacher, tmp_path / "copy", "SST-2", *still, "--student_layers", 4)
+    pairs = ("--layer_map", "1,2,3")
+    losses = [row["losses"] for row in metrics(task_distill.main([*copy, *pairs])) if "losses" in row]
+    assert len(losses) == 6 and all(abs(row["patience"]) < 1e-6 and abs(row["teacher"]) < 1e-4 for row in losses)
+    random = ("--student_init", "random", "--student_layers", 2)
+    other = taught(data_dir, still_teacher, tmp_path / "other", "SST-2", *still, *random)
+    for row in metrics(task_distill.main(other)):
+        if "losses" in row:
+            assert 1.0 < row["losses"]["patience"] < 500 * 4 / 32
+
+
+def test_weights_0_leave_the_teacher_or_a_part_of_it_out(data_dir, still_teacher, tmp_path):
+    flags = ("--student_layers", 2, "--num_train_epochs", 1)
+    for name, more, losses in (
+        ("patience", ("--alpha", 0), {"label", "patience"}),
+        ("logits", ("--beta", 0), {"teacher", "label"}),
+        ("both", ("--alpha", 1), {"teacher", "patience"}),
+    ):
+        folder = task_distill.main(taught(data_dir, still_teacher, tmp_path / name, "SST-2", *flags, *more))
+        assert metrics(folder)[0]["losses"].keys() == losses
+
+
+@BOTH
+def test_control_arm(flags, data_dir, still_teacher, tmp_path):
+    more = ("--student_layers", 2, "--learning_rate", "1e-30", "--logging_steps", 1, "--control", *flags)
+    folder = task_distill.main(taught(data_dir, still_teacher, tmp_path / "run", "SST-2", *more))
+    alone = folder / "control" / "alone_seed-42"
+    ours, theirs = (load_tensors(path / "model.safetensors") for path in (folder, alone))
+    assert all(np.allclose(ours[name], theirs[name], rtol=0, atol=1e-20) for name in ours)
+    for a, b in zip(metrics(folder), metrics(alone), strict=True):
+        if "losses" in a:
+            assert b["losses"] == {"label": pytest.approx(a["losses"]["label"] / 0.3, rel=1e-5)}
+
+
+@BOTH
+def test_interrupted_and_continued(flags, data_dir, deep_teachers, tmp_path, monkeypatch):
+    def argv(name):
+        more = ("--student_layers", 2, "--save_steps", 1, "--logging_steps", 3, *flags)
+        return taught(data_dir, deep_teachers("SST-2"), tmp_path / name, "SST-2", *more)
+
+    interrupted(task_distill.main, argv("run"), 7, monkeypatch)
+    run, whole = task_distill.main(argv("run")), task_distill.main(argv("whole"))
+    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "depths", "pairs"),
+    [
+        ((), (3, 12), [(1, 4), (2, 8)]),
+        ((), (6, 12), [(1, 2), (2, 4), (3, 6), (4, 8), (5, 10)]),
+        (("--layer_map", "last"), (3, 12), [(1, 10), (2, 11)]),
+        (("--layer_map", "last"), (6, 12), [(1, 7), (2, 8), (3, 9), (4, 10), (5, 11)]),
+        (("--layer_map", "2,7"), (3, 12), [(1, 2), (2, 7)]),
+        (("--patience", "tokens"), (3, 12), [(0, 0), (1, 4), (2, 8), (3, 12)]),
+        (("--patience", "tokens", "--layer_map", "0,3,7,11"), (3, 12), [(0, 0), (1, 3), (2, 7), (3, 11)]),
+    ],
+)
+def test_pairs_of_layers(flags, depths, pairs):
+    assert layer_pairs(parse(PKDArgs, list(flags)), *depths) == pairs
+
+
+@pytest.mark.parametrize(
+    ("flags", "depths", "message"),
+    [
+        ((), (5, 12), "cannot be spread evenly"),
+        ((), (1, 12), "a student of 1 layer has no layer below its last"),
+        (("--layer_map", "uniform"), (3, 12), "--layer_map uniform: for --patience cls choose skip or last"),
+        (("--layer_map", "skip", "--patience", "tokens"), (3, 12), "for --patience tokens choose uniform, or list"),
+        (("--layer_map", "4"), (3, 12), "--layer_map 4: 1 teacher layers given, 2 needed"),
+        (("--layer_map", "4,13"), (3, 12), "--layer_map 4,13: there is no teacher layer 13"),
+    ],
+)
+def test_pairs_that_do_not_exist_are_refused(flags, depths, message):
+    with pytest.raises(UserError, match=message):
+        layer_pairs(parse(PKDArgs, list(flags)), *depths)
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        ("sst2", "bert-pkd_3_epoch-4_lr-2e-5_wd-0.0001_kd_alpha-0.2_kd_beta-10"),
+        ("qqp", "bert-pkd_3_epoch-5_lr-5e-5_wd-0.0001_kd_alpha-0.2_kd_beta-10"),
+        ("mrpc", "bert-pkd_3_epoch-5_lr-2e-5_wd-0.001_kd_alpha-0.2_kd_beta-10"),
+        ("rte", "bert-pkd_3_epoch-5_lr-3e-5_wd-0.0001_kd_alpha-0.2_kd_beta-10"),
+        ("cola", "bert-pkd_3_epoch-100_lr-5e-5_wd-0.0001_kd_alpha-0.2_kd_beta-10"),
+    ],
+)
+def test_presets_make_the_published_students(preset, name):
+    args = parse(PKDArgs, ["--config", preset])
+    assert run_name(args, 3) == name
+    assert (args.patience, args.student_init, args.T) == ("tokens", "3,7,11", 1.0)
+
+
+def test_what_cannot_work_is_refused(data_dir, still_teacher, tmp_path):
+    def line(*flags):
+        return refused(task_distill.main, taught(data_dir, still_teacher, tmp_path / "run", "SST-2", *flags), tmp_path)
+
+    task_distill.main(taught(data_dir, still_teacher, tmp_path / "warm", "SST-2", "--student_layers", 2))
+    assert line("--student_layers", 2, "--alpha", 0, "--beta", 0).startswith(
+        "--alpha 0 --beta 0: nothing of the teacher"
+    )
+    narrow = ("--student_init", "random", "--student_layers", 2, "--student_hidden_size", 16)
+    assert line(*narrow).startswith("--patience cls compares vectors of one width, these are 16 and 32")
+    assert "--layer_map" in line("--student_layers", 2, "--layer_map", "none")
+    assert line("--student_layers", 3).startswith("a student of 3 layers cannot be spread")
+
+
+def test_a_narrow_student_learns_tokens_through_the_projection(data_dir, still_teacher, tmp_path):
+    narrow = ("--student_init", "random", "--student_layers", 2, "--student_hidden_size", 16, *TOKENS)
+    argv = taught(data_dir, still_teacher, tmp_path / "run", "SST-2", *narrow, "--num_train_epochs", 6)
+    losses = [row["losses"]["patience"] for row in metrics(task_distill.main(argv)) if "losses" in row]
+    assert losses[-1] < 0.9 * losses[0]
