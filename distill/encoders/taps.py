@@ -116,9 +116,9 @@ def scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 class Reading(nn.Layer):
-    """A BERT with a head as one function from (input_ids, token_type_ids, mask) to a flat list: its logits, the hidden
-    states [B, L, H] of the layers `hidden`, then the queries and then the keys [B, L, H] of the layers `projected`.
-    Unlike Taps it can be traced."""
+    """A BERT as one function from (input_ids, token_type_ids, mask) to a flat list: its logits if it has a head, the
+    hidden states [B, L, H] of the layers `hidden`, then the queries and then the keys [B, L, H] of the layers
+    `projected`. Unlike Taps it can be traced."""
 
     def __init__(self, model: nn.Layer, hidden: tuple[int, ...], projected: tuple[int, ...]) -> None:
         super().__init__()
@@ -127,14 +127,11 @@ class Reading(nn.Layer):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor) -> list[Tensor]:
         with self._taps:
-            logits = self.model(input_ids, token_type_ids, attention_mask=mask)
-        hidden = [self._taps.hidden[i] for i in self._hidden]
-        return [
-            logits,
-            *hidden,
-            *self._taps.projections("q_proj", self._projected),
-            *self._taps.projections("k_proj", self._projected),
-        ]
+            out = self.model(input_ids, token_type_ids, attention_mask=mask)
+        logits = [] if isinstance(out, tuple) else [out]
+        hidden = [self._taps.hidden[layer] for layer in self._hidden]
+        queries, keys = (self._taps.projections(name, self._projected) for name in ("q_proj", "k_proj"))
+        return [*logits, *hidden, *queries, *keys]
 
 
 def find_bert(model: nn.Layer) -> nn.Layer:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from distill.data.wordpiece import WordPiece
 from distill.encoders import inference
 from distill.encoders.cpu import split_heads
 from distill.encoders.folder import find_model, load_bert
-from distill.encoders.taps import Taps, scaled_scores
+from distill.encoders.taps import Reading, scaled_scores
 from distill.files import sha256
 
 
@@ -46,28 +46,13 @@ class EncoderTeacher:
         key = tuple(chosen)
         if key not in self._passes:
             make = inference.compiled if inference.available() else inference.eager
-            self._passes[key] = make(_Inside(self.model, key), inference.BERT_INPUTS)
+            scored = tuple(layer for layer in key if layer)
+            self._passes[key] = make(Reading(self.model, key, scored), inference.BERT_INPUTS)
         found = [paddle.to_tensor(value) for value in self._passes[key](batch)]
-        scored = sum(layer > 0 for layer in key)
-        hidden, queries, keys = found[: len(key)], found[len(key) : len(key) + scored], found[len(key) + scored :]
+        hidden, rest = found[: len(key)], found[len(key) :]
+        queries, keys = rest[: len(rest) // 2], rest[len(rest) // 2 :]
         heads = self.model.config.num_attention_heads
         with paddle.no_grad():
             pairs = zip(queries, keys, strict=True)
             scores = [scaled_scores(split_heads(q, heads), split_heads(k, heads)) for q, k in pairs]
         return {"hidden": hidden, "scores": scores}
-
-
-class _Inside(nn.Layer):
-    """(input_ids, token_type_ids, mask) to the hidden states of some layers, then their queries, then their keys."""
-
-    def __init__(self, model: nn.Layer, layers: tuple[int, ...]) -> None:
-        super().__init__()
-        self.model, self._layers = model, layers
-        self._taps = Taps(model, scores=True)
-
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor) -> list[Tensor]:
-        with self._taps:
-            self.model(input_ids, token_type_ids, attention_mask=mask)
-        scored = tuple(layer for layer in self._layers if layer)
-        projected = [self._taps.projections(name, scored) for name in ("q_proj", "k_proj")]
-        return [*(self._taps.hidden[layer] for layer in self._layers), *projected[0], *projected[1]]
