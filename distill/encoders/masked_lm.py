@@ -1,0 +1,177 @@
+"""A BERT with its masked-LM head: which words fit a blank best."""
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from distill.encoders.folder import find_model, load_bert, load_mlm_head
+from distill.tensors import fill
+
+if TYPE_CHECKING:
+    from distill.data.wordpiece import Encoded
+
+# Of float32 logits, relative to the largest. In another batch, with other threads or as a compiled graph they differ by
+# about 2e-6; what lies nearer than this is left to float64.
+TOLERANCE = 2e-5
+TOKENS_A_SENTENCE = 64  # longer sentences come in smaller batches
+_EXACT_BATCH = 16
+_SCORED = 256  # blanks at a time: 31 MB of scores for a vocabulary of 30,522
+_ENOUGH_TOKENS = 512  # a pass of so many is efficient; it is not padded for the sake of more
+
+
+class MaskedPlaces(nn.Layer):
+    """Logits of a BERT's masked-LM head at chosen places only.
+
+    Arguments of `forward`: input_ids and token_type_ids int64 [B, L], mask [B, L] (1 at real tokens), places int64 [P]
+    in the flattened [B * L]. Returns [P, vocabulary].
+    """
+
+    def __init__(self, bert: nn.Layer, head: nn.Layer) -> None:
+        super().__init__()
+        self.bert, self.head = bert, head
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor, places: Tensor) -> Tensor:
+        table = self.bert.embeddings.word_embeddings.weight
+        hidden_from = ((1.0 - mask.astype(table.dtype)) * -1e4).unsqueeze([1, 2])
+        states = self.bert(input_ids, token_type_ids, attention_mask=hidden_from)[0]
+        logits: Tensor = self.head(paddle.gather(states.reshape([-1, states.shape[-1]]), places), table)
+        return logits
+
+
+class _Head(nn.Layer):
+    """[P, H] and the wordpiece table [V, H], to which the decoder is tied -> logits [P, V]."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        hidden, vocabulary = config.hidden_size, config.vocab_size
+        self.transform = nn.Linear(hidden, hidden)
+        self.activation = getattr(nn.functional, config.hidden_act)
+        self.layer_norm = nn.LayerNorm(hidden, epsilon=config.layer_norm_eps)
+        self.decoder = nn.Layer()
+        self.decoder.bias = self.decoder.create_parameter([vocabulary], is_bias=True)
+
+    def forward(self, states: Tensor, table: Tensor) -> Tensor:
+        states = self.layer_norm(self.activation(self.transform(states)))
+        return paddle.matmul(states, table, transpose_y=True) + self.decoder.bias
+
+
+class MaskedLM:
+    """A BERT with a masked-LM head, in eval mode; see `load_masked_lm`."""
+
+    def __init__(self, layer: MaskedPlaces, pad_id: int) -> None:
+        layer.eval()
+        self._layer, self._pad_id = layer, pad_id
+        self.max_length: int = layer.bert.config.max_position_embeddings
+
+    def best(
+        self, sequences: "Encoded", blanks: np.ndarray, words: Mapping[int, np.ndarray], m: int, batch_size: int
+    ) -> np.ndarray:
+        """The `m` words that fit each blank best: int32 [n, m], by rising number; -1 where there are fewer words.
+
+        blanks: int64 [n, 3]: the row of `sequences`, the first masked place in it, and the number k of masked places.
+        words: for each k the pieces of all words of k pieces, int [W, k]; a word's number is its row there. Its score
+        is the sum of its pieces' logits, each at its own place.
+        batch_size: sequences a forward pass, at most; fewer where their tokens are more than 64 on average.
+
+        The result depends on nothing but the sequence and the weights. Where the last chosen and the first refused word
+        are nearer to each other than float32 can tell (`TOLERANCE`), the pass is repeated in float64, and of scores
+        that are equal there (to 1e-9) the lower number is chosen.
+        """
+        chosen = np.full((len(blanks), m), -1, np.int32)
+        unsure = []
+        for some, scores in self._scores(self._layer, sequences, blanks, words, batch_size):
+            found, gap = _highest(scores, m)
+            chosen[some, : found.shape[1]] = np.sort(found, axis=1)
+            unsure.append(some[gap <= TOLERANCE])
+        left = np.sort(np.concatenate([np.zeros(0, np.int64), *unsure]))
+        if len(left):
+            size = min(batch_size, _EXACT_BATCH)
+            for some, scores in self._scores(self._exact, sequences, blanks[left], words, size):
+                found = np.argsort(-scores.round(9), axis=1, kind="stable")[:, :m]
+                chosen[left[some], : found.shape[1]] = np.sort(found, axis=1)
+        return chosen
+
+    @functools.cached_property
+    def _exact(self) -> MaskedPlaces:
+        exact: MaskedPlaces = copy.deepcopy(self._layer).to(dtype="float64")
+        return exact
+
+    def _scores(
+        self,
+        layer: MaskedPlaces,
+        sequences: "Encoded",
+        blanks: np.ndarray,
+        words: Mapping[int, np.ndarray],
+        batch_size: int,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For some blanks of equal k at a time: which they are, int64 [b], and the scores of all words, [b, W]."""
+        rows, row_of = np.unique(blanks[:, 0], return_inverse=True)
+        longest_first = np.argsort(-sequences.lengths[rows], kind="stable")
+        turn = np.argsort(longest_first)[row_of]
+        order = np.argsort(turn, kind="stable")
+        for start, end in _batches(sequences.lengths[rows[longest_first]], batch_size):
+            batch = sequences.pad(rows[longest_first[start:end]], self._pad_id)
+            here = order[slice(*np.searchsorted(turn[order], [start, end]))]
+            counts = blanks[here, 2]
+            starts = (turn[here] - start) * batch["input_ids"].shape[1] + blanks[here, 1]
+            into = np.cumsum(counts) - counts
+            logits = self._forward(layer, batch, np.repeat(starts - into, counts) + np.arange(counts.sum()))
+            for k in np.unique(counts):
+                pieces, same = words[int(k)], np.flatnonzero(counts == k)
+                for some in np.array_split(same, -(-len(same) // _SCORED)):
+                    yield here[some], sum(logits[into[some] + i][:, pieces[:, i]] for i in range(k))
+
+    def _forward(self, layer: MaskedPlaces, batch: Mapping[str, np.ndarray], places: np.ndarray) -> np.ndarray:
+        """The one place where forward passes are made: logits [P, vocabulary] at `places`."""
+        inputs = (batch["input_ids"], batch["token_type_ids"], batch["mask"], places)
+        with paddle.no_grad():
+            logits: np.ndarray = layer(*map(paddle.to_tensor, inputs)).numpy()
+        return logits
+
+
+def load_masked_lm(path: str | Path, pad_id: int) -> MaskedLM | None:
+    """The BERT of a folder with its masked-LM head, None where it has no such head (a sentence encoder, a classifier).
+
+    `path` as in `find_model`; PaddleNLP's and PyTorch's names are read. Raises UserError as `load_bert` does, and when
+    a weight of the head is missing, superfluous or misshapen.
+    """
+    weights = load_mlm_head(path)
+    if not weights:
+        return None
+    found = find_model(path)
+    bert = load_bert(path)
+    head = _Head(bert.config)
+    fill(head, weights, found.weights)
+    return MaskedLM(MaskedPlaces(bert, head), pad_id)
+
+
+def _highest(scores: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of [b, W] the numbers of the m highest in each row, in no order, [b, m]; and by how much the last of them is
+    above the next one, relative to the largest (inf where there is none)."""
+    words = scores.shape[1]
+    if words <= m:
+        return np.tile(np.arange(words), (len(scores), 1)), np.full(len(scores), np.inf)
+    top = np.argpartition(scores, words - m - 1, axis=1)[:, words - m - 1 :]
+    values = np.take_along_axis(scores, top, axis=1)
+    order = np.argsort(values, axis=1)
+    low, lowest_chosen = np.take_along_axis(values, order[:, :2], axis=1).T
+    chosen = np.take_along_axis(top, order[:, 1:], axis=1)
+    return chosen, (lowest_chosen - low) / np.abs(values).max(axis=1).clip(1.0)
+
+
+def _batches(lengths: np.ndarray, batch_size: int) -> Iterator[tuple[int, int]]:
+    """Start and end of batches of rows whose falling lengths are given."""
+    start = 0
+    while start < len(lengths):
+        longest = int(lengths[start])
+        size = min(batch_size, max(1, TOKENS_A_SENTENCE * batch_size // longest), len(lengths) - start)
+        similar = np.searchsorted(-lengths[start : start + size], -0.75 * longest, side="right")
+        size = min(size, max(int(similar), -(-_ENOUGH_TOKENS // longest)))
+        yield start, start + size
+        start += size
