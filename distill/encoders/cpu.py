@@ -21,7 +21,7 @@ float64). Dropout's masks follow `paddle.seed`.
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,29 +41,34 @@ def arrange(model: nn.Layer) -> nn.Layer:
     Layers change their class to a subclass of it, so parameters, their names, the state dict, hooks and isinstance
     stay as they are. Kinds of layers that are not listed above are left alone. `restore` is the way back.
     """
-    for layer in model.sublayers(include_self=True):
-        layer.__class__ = _ARRANGED.get(type(layer), type(layer))
-    return model
+    return _exchange(model, _ARRANGED)
 
 
 def restore(model: nn.Layer) -> nn.Layer:
     """Give `model`'s layers paddle's own arithmetic again, in place, and return it."""
+    return _exchange(model, _PLAIN)
+
+
+def _exchange(model: nn.Layer, classes: Mapping[type, type]) -> nn.Layer:
     for layer in model.sublayers(include_self=True):
-        layer.__class__ = _PLAIN.get(type(layer), type(layer))
+        layer.__class__ = classes.get(type(layer), type(layer))
     return model
 
 
 @contextlib.contextmanager
 def arranged(model: nn.Layer) -> Iterator[None]:
-    """`model` arranged inside the block when the device is the CPU; as it is on any other."""
+    """`model` arranged inside the block when the device is the CPU, as it is on any other; afterwards each of its
+    layers is as it was before."""
     if paddle.get_device() != "cpu":
         yield
         return
+    before = [(layer, type(layer)) for layer in model.sublayers(include_self=True)]
     arrange(model)
     try:
         yield
     finally:
-        restore(model)
+        for layer, kind in before:
+            layer.__class__ = kind
 
 
 def _here(x: Tensor) -> bool:

@@ -4,12 +4,15 @@ Outputs of the two differ by less than 1e-5 (tested). On 2 AMD cores with AVX-51
 the eager pass, and with bfloat16 about a quarter (results/benchmark_bert_step.json).
 """
 
+import atexit
 import contextlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -81,7 +84,6 @@ def compiled(layer: nn.Layer, inputs: Mapping[str, tuple[int, str]], precision: 
     products in bfloat16. Takes about half a second to make.
     """
     from paddle import inference
-    from paddle.base import core
     from paddle.static import InputSpec
 
     specs = [InputSpec([None] * rank, kind, name) for name, (rank, kind) in inputs.items()]
@@ -98,17 +100,37 @@ def compiled(layer: nn.Layer, inputs: Mapping[str, tuple[int, str]], precision: 
         config.set_mkldnn_cache_capacity(1)
         config.set_cpu_math_library_num_threads(runtime.threads())
         predictor = inference.create_predictor(config)
-    handles = {name: predictor.get_input_handle(name) for name in inputs}
-    outputs = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
+    return _Graph(predictor, inputs)
 
-    def run(batch: Batch) -> list[np.ndarray]:
-        for name, handle in handles.items():
+
+class _Graph:
+    """A predictor as a function. It ends before the interpreter takes paddle apart, which a predictor may not outlive."""
+
+    alive: "weakref.WeakSet[_Graph]" = weakref.WeakSet()
+
+    def __init__(self, predictor: Any, inputs: Iterable[str]) -> None:
+        self._predictor = predictor
+        self._inputs = {name: predictor.get_input_handle(name) for name in inputs}
+        self._outputs = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
+        self.alive.add(self)
+
+    def __call__(self, batch: Batch) -> list[np.ndarray]:
+        from paddle.base import core
+
+        for name, handle in self._inputs.items():
             handle.copy_from_cpu(np.ascontiguousarray(batch[name]))
-        predictor.run()
+        self._predictor.run()
         core.set_num_threads(runtime.threads())  # it leaves one: everything eager would take twice as long
-        return [np.asarray(output.copy_to_cpu()) for output in outputs]
+        return [np.asarray(output.copy_to_cpu()) for output in self._outputs]
 
-    return run
+    def close(self) -> None:
+        self._inputs, self._outputs, self._predictor = {}, [], None
+
+
+@atexit.register
+def _close_graphs() -> None:
+    for graph in list(_Graph.alive):
+        graph.close()
 
 
 def faster(ways: Mapping[str, Pass], batch: Batch, rounds: int = 3) -> str:

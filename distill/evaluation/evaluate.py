@@ -45,9 +45,9 @@ def predict(forward: Forward, encoded: Encoded, batch_size: int, pad_id: int = 0
     """Logits [n, C] float32 of all rows, in row order.
 
     `forward` gets `Encoded.pad(...)` as tensors (input_ids, token_type_ids, mask, lengths), rows of similar length
-    together, and returns logits [B, C]; it runs without gradient. Its model must be in eval mode: see `evaluating`.
-    A BERT with many rows to read on a CPU is run by Paddle Inference where that is faster. Raises ValueError without
-    rows.
+    together, and returns logits [B, C]; it runs without gradient. Its model must be in eval mode (see `evaluating`);
+    a BERT is put into it. A BERT with many rows to read on a CPU is run by Paddle Inference where that is faster. Raises
+    ValueError without rows.
     """
     if not len(encoded):
         raise ValueError("no rows to predict")
@@ -69,22 +69,26 @@ _way: dict[tuple[int, int], str] = {}  # of BERTs by layers and width: found out
 
 def _fixed(forward: Forward, encoded: Encoded) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """`forward` from arrays to logits [B, C] float32, with the weights its model has now."""
-    if isinstance(forward, BertForward) and encoded.lengths.sum() >= _MANY_TOKENS and inference.available():
+    if isinstance(forward, BertForward):
         layer, config = inference.Classifier(forward.model), forward.model.config
-        graph = inference.compiled(layer, inference.BERT_INPUTS)
-        size = (config.num_hidden_layers, config.hidden_size)
-        if size not in _way:
-            ways = {"eager": inference.eager(layer, inference.BERT_INPUTS), "compiled": graph}
-            width = min(32, config.max_position_embeddings)
-            _way[size] = inference.faster(ways, inference.sample(config.vocab_size, 32, width))
-        if _way[size] == "compiled":
-            return lambda batch: graph(batch)[0]
+        # Arranged for the CPU as in training, so that a model scores the same there and afterwards.
+        run = inference.eager(layer, inference.BERT_INPUTS)
+        if encoded.lengths.sum() >= _MANY_TOKENS and inference.available():
+            graph, size = (
+                inference.compiled(layer, inference.BERT_INPUTS),
+                (config.num_hidden_layers, config.hidden_size),
+            )
+            if size not in _way:
+                batch = inference.sample(config.vocab_size, 32, min(32, config.max_position_embeddings))
+                _way[size] = inference.faster({"eager": run, "compiled": graph}, batch)
+            run = graph if _way[size] == "compiled" else run
+        return lambda batch: run(batch)[0].astype("float32")
 
-    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+    def general(batch: dict[str, np.ndarray]) -> np.ndarray:
         logits = forward({name: paddle.to_tensor(value) for name, value in batch.items()})
         return logits.astype("float32").numpy()
 
-    return run
+    return general
 
 
 class Scores(dict[str, float]):

@@ -333,6 +333,11 @@ def test_only_the_cpu_is_arranged(monkeypatch: pytest.MonkeyPatch) -> None:
         assert type(model.classifier) is cpu.Linear
         raise KeyError
     assert type(model.classifier) is nn.Linear
+    with cpu.arranged(model):
+        with cpu.arranged(model):
+            assert type(model.classifier) is cpu.Linear
+        assert type(model.classifier) is cpu.Linear
+    assert type(model.classifier) is nn.Linear
 
 
 def test_tensors_of_other_kinds_take_paddles_own_way(double: None) -> None:
