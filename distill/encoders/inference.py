@@ -104,7 +104,7 @@ def compiled(layer: nn.Layer, inputs: Mapping[str, tuple[int, str]], precision: 
 
 
 class _Graph:
-    """A predictor as a function. It ends before the interpreter takes paddle apart, which a predictor may not outlive."""
+    """A predictor as a function. It is closed before the interpreter takes paddle apart, which it must not outlive."""
 
     alive: "weakref.WeakSet[_Graph]" = weakref.WeakSet()
 

@@ -46,8 +46,8 @@ def predict(forward: Forward, encoded: Encoded, batch_size: int, pad_id: int = 0
 
     `forward` gets `Encoded.pad(...)` as tensors (input_ids, token_type_ids, mask, lengths), rows of similar length
     together, and returns logits [B, C]; it runs without gradient. Its model must be in eval mode (see `evaluating`);
-    a BERT is put into it. A BERT with many rows to read on a CPU is run by Paddle Inference where that is faster. Raises
-    ValueError without rows.
+    a BERT is put into it. With many rows to read on a CPU a BERT is run by Paddle Inference where that is faster.
+    Raises ValueError without rows.
     """
     if not len(encoded):
         raise ValueError("no rows to predict")
