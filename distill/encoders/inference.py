@@ -42,6 +42,9 @@ class Classifier(nn.Layer):
         return logits
 
 
+_MANY = 256  # for fewer tokens the arranged layers' calls cost more than they save
+
+
 def available() -> bool:
     """Whether graphs can run through oneDNN here: on x86 processors, when the device is the CPU."""
     return paddle.get_device() == "cpu" and platform.machine() in ("x86_64", "AMD64")
@@ -67,10 +70,11 @@ def evaluating(model: nn.Layer) -> Iterator[None]:
 
 
 def eager(layer: nn.Layer, inputs: Mapping[str, tuple[int, str]]) -> Pass:
-    """`layer` run as it is, in eval mode, its arithmetic arranged for a CPU where it runs on one."""
+    """`layer` run as it is, in eval mode, its arithmetic arranged for a CPU where it runs on one with many tokens."""
 
     def run(batch: Batch) -> list[np.ndarray]:
-        with cpu.arranged(layer), evaluating(layer):
+        many = batch[next(iter(inputs))].size >= _MANY
+        with cpu.arranged(layer) if many else contextlib.nullcontext(), evaluating(layer):
             found = layer(*(paddle.to_tensor(batch[name]) for name in inputs))
         return [value.numpy() for value in (found if isinstance(found, (list, tuple)) else [found])]
 

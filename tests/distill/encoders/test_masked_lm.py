@@ -11,7 +11,7 @@ import safetensors.numpy
 from paddlenlp.transformers import BertForMaskedLM
 
 from distill.data.wordpiece import Encoded
-from distill.encoders import masked_lm
+from distill.encoders import inference, masked_lm
 from distill.encoders.masked_lm import load_masked_lm
 from distill.errors import UserError
 from tests.distill.torch_names import to_torch_names
@@ -226,6 +226,22 @@ def test_near_ties_do_not_depend_on_how_it_runs(folder, monkeypatch):
             np.testing.assert_array_equal(best(batch_size, 5e-6, seed), expected)
     monkeypatch.setattr(masked_lm, "TOLERANCE", -1.0)  # without the second look the noise does change the choice
     assert any((best(64, 5e-6, seed) != expected).any() for seed in range(3))
+
+
+@pytest.mark.parametrize("way", ["eager", "compiled"])
+def test_after_a_while_the_faster_way_gives_the_same_words(original, monkeypatch, way):
+    sequences, blanks = questions()
+    expected = load_masked_lm(original, 0).best(sequences, blanks, ALL, 15, 16)
+    timed = []
+    monkeypatch.setattr(masked_lm, "_PATIENCE", -1.0)
+    monkeypatch.setattr(inference, "available", lambda: True)
+    monkeypatch.setattr(
+        inference, "faster", lambda ways, batch: timed.append([run(batch) for run in ways.values()]) or way
+    )
+    found = load_masked_lm(original, 0).best(sequences, blanks, ALL, 15, 16)
+    np.testing.assert_array_equal(found, expected)
+    (((eager,), (compiled,)),) = timed
+    np.testing.assert_allclose(eager, compiled, atol=1e-5 * np.abs(eager).max())
 
 
 def test_batches_hold_similar_lengths():
