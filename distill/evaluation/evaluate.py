@@ -74,14 +74,13 @@ def _fixed(forward: Forward, encoded: Encoded) -> Callable[[dict[str, np.ndarray
         # Arranged for the CPU as in training, so that a model scores the same there and afterwards.
         run = inference.eager(layer, inference.BERT_INPUTS)
         if encoded.lengths.sum() >= _MANY_TOKENS and inference.available():
-            graph, size = (
-                inference.compiled(layer, inference.BERT_INPUTS),
-                (config.num_hidden_layers, config.hidden_size),
-            )
-            if size not in _way:
-                batch = inference.sample(config.vocab_size, 32, min(32, config.max_position_embeddings))
-                _way[size] = inference.faster({"eager": run, "compiled": graph}, batch)
-            run = graph if _way[size] == "compiled" else run
+            size = (config.num_hidden_layers, config.hidden_size)
+            if _way.get(size) != "eager":
+                graph = inference.compiled(layer, inference.BERT_INPUTS)
+                if size not in _way:
+                    batch = inference.sample(config.vocab_size, 32, min(32, config.max_position_embeddings))
+                    _way[size] = inference.faster({"eager": run, "compiled": graph}, batch)
+                run = graph if _way[size] == "compiled" else run
         return lambda batch: run(batch)[0].astype("float32")
 
     def general(batch: dict[str, np.ndarray]) -> np.ndarray:
