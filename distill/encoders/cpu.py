@@ -12,8 +12,8 @@ at width 384, batch 32 x 64, 2 AMD cores, in ms (results/benchmark_bert_step.jso
     layer norm                 6.4   its backward                                means as matrix products            2.3
 
 Gelu was tried (the error function kept from forward, exp by NumPy) and gained nothing; the embeddings' gradient takes
-under 3 ms of a step. Both stay paddle's. What is left above the matrix products is element-wise passes over memory, which only compiled,
-fused kernels would save.
+under 3 ms of a step. Both stay paddle's. What is left above the matrix products is element-wise passes over memory,
+which only compiled, fused kernels would save.
 
 Values differ from paddle's by at most 1e-6 of the largest, gradients by 1e-5 (tested on random shapes and against
 float64). Dropout's masks follow `paddle.seed`.
