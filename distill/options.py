@@ -144,6 +144,11 @@ class TeacherOptions(ForwardOptions):
         False, "go on with a teacher whose label order or dev score is wrong", cosmetic=True
     )
 
+    def require_teacher(self) -> None:
+        """Raises UserError without --teacher_path."""
+        if not self.teacher_path:
+            raise UserError("--teacher_path is needed: the folder of a fine-tuned BERT (glue/run_glue.py makes one)")
+
 
 @dataclass
 class DistillOptions:

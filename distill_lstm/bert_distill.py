@@ -14,7 +14,6 @@ from typing import Any
 
 from distill import naming, runtime
 from distill.cli import cosmetic, parse, run, settings
-from distill.errors import UserError
 from distill_lstm.args import DistillArgs
 
 
@@ -22,8 +21,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the student's folder."""
     # 1. Flags, before anything heavy is imported.
     args = parse(DistillArgs, argv, __doc__)
-    if not args.teacher_path:
-        raise UserError("--teacher_path is needed: the folder of a fine-tuned BERT (glue/run_glue.py makes one)")
+    args.require_teacher()
     runtime.start(args.device, args.amp)
     import numpy as np
     from paddle import Tensor

@@ -10,10 +10,9 @@ label) + beta * patience, the squared distance of normalised [CLS] vectors (eq. 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from distill import naming, runtime
-from distill.cli import cosmetic, parse, run, settings
+from distill.cli import parse, run
 from distill.errors import UserError
 from pkd.args import PKDArgs
 
@@ -22,40 +21,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the student's folder."""
     # 1. Flags, before anything heavy is imported.
     args = parse(PKDArgs, argv, __doc__)
-    if not args.teacher_path:
-        raise UserError("--teacher_path is needed: the folder of a fine-tuned BERT (glue/run_glue.py makes one)")
+    args.require_teacher()
     if not (args.alpha or args.beta):
         raise UserError("--alpha 0 --beta 0: nothing of the teacher is left; glue/run_glue.py learns from labels alone")
     runtime.start(args.device, args.amp)
-    import numpy as np
     import paddle
     from paddle import Tensor, nn
 
-    from distill.data.batching import BucketBatches
-    from distill.data.tasks import load_rows, load_task
-    from distill.encoders.folder import save_bert
     from distill.encoders.initialise import create_student, student_depth
     from distill.encoders.projections import Projections
     from distill.encoders.taps import Taps
-    from distill.evaluation.bert import BertDev
     from distill.evaluation.evaluate import bert_forward
     from distill.losses.hidden import hidden_mse
     from distill.losses.patience import patience_mse
     from distill.losses.soft_targets import logit_losses
-    from distill.teachers.teacher import Teacher
+    from distill.training.classification import Classification
     from distill.training.control import run_arms
-    from distill.training.fit import Batches, fit
-    from distill.training.monitor import Run
 
-    # 2. Task and data.
-    task = load_task(args)
-    rows = {split: load_rows(args, task, split) for split in ("train", *task.dev_splits)}
-
-    # 3. Teacher.
-    teacher = Teacher(args.teacher_path, task, args.max_seq_length, args)
-    teacher.check(rows[task.dev_splits[0]])
-    texts, labels = teacher.encode(rows["train"]), rows["train"].labels
-    dev = BertDev(rows, teacher.wordpiece, task, args)
+    # 2. Task and data. 3. Teacher.
+    work = Classification(args)
+    task, teacher = work.task, work.teacher
     depth = student_depth(args)
     pairs = layer_pairs(args, depth, teacher.model.config.num_hidden_layers)
     inner = ("cls:" if args.patience == "cls" else "hidden:") + ",".join(str(layer) for _, layer in pairs)
@@ -91,29 +76,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 named = parts(bert_forward(student)(batch), batch)
             return named | ({"patience": arm.beta * patience(taps.hidden, batch)} if arm.beta else {})
 
-        # 6. Fit, with the teacher's outputs from its cache.
-        content = {"teacher": teacher.digest, "rows": rows["train"].digest()}
-        this_run = Run(folder, settings(arm) | content, args.overwrite, cosmetic(args))
-        if this_run.finished:
-            runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
-            return folder
-        with this_run.timer("teacher"):
-            taught = teacher.outputs(texts, wanted) if distilled else None
-
-        def load(chosen: np.ndarray) -> dict[str, Any]:
-            batch = texts.pad(chosen, teacher.wordpiece.pad_id) | {"labels": labels[chosen]}
-            with this_run.timer("teacher"):
-                return batch | (taught.batch(chosen) if taught else {})
-
-        plan = BucketBatches(texts.lengths, args.batch_size, seed, True, runtime.rank(), runtime.world_size())
-        save = lambda best: save_bert(student, best, teacher.wordpiece, task.labels)  # noqa: E731
-        fit(trained, losses, Batches(plan, load), arm, this_run, lambda: dev.scores(student), task.metric, save)
-
-        # 7. Evaluate the best. 8. Save.
-        if runtime.is_main():
-            dev.report(folder, this_run.best_dir / "model.safetensors", seed)
-        this_run.finish(task=task.name, train_rows=len(texts), real_token_share=round(plan.real_share(0), 4))
-        return folder
+        # 6. Fit, with the teacher's outputs from its cache. 7. Evaluate the best. 8. Save.
+        return work.train(folder, arm, student, losses, wanted if distilled else [], trained)
 
     default = naming.student_dir("bert_pkd", task.name, run_name(args, depth))
     return run_arms(train, Path(args.output_dir or default), args, task)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import nn
 
 from distill.data.tasks import Task
 from distill.data.wordpiece import WordPiece
@@ -77,9 +77,15 @@ def digest(args: LayerOptions) -> str | None:
     return sha256(found.weights) + (sha256(beside) if beside.is_file() else "")
 
 
-def by_layer(outputs: dict[str, np.ndarray]) -> dict[str, list[Tensor]]:
-    """The teacher's `hidden` [B, layers, L, H] and `scores` [B, layers, heads, L, L] as a tensor for each layer."""
-    return {name: [paddle.to_tensor(values[:, i]) for i in range(values.shape[1])] for name, values in outputs.items()}
+def by_layer(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The batch with the teacher's `hidden` [B, layers, L, H] and `scores` [B, layers, heads, L, L] as a tensor for
+    each layer, and whether a row of it is `padded`."""
+
+    def tensors(values: np.ndarray) -> list[paddle.Tensor]:
+        return [paddle.to_tensor(values[:, layer]) for layer in range(values.shape[1])]
+
+    layers = {name: tensors(batch[name]) for name in ("hidden", "scores")}
+    return batch | layers | {"padded": not batch["mask"].all()}
 
 
 def save(
