@@ -24,13 +24,14 @@ from distill.naming import ROOT
 from tools.compare import markdown
 
 RESULTS = ROOT / "results"
-READMES = ("README.md", "README_zh.md", "glue/README.md", "distill_lstm/README.md")
+READMES = ("README.md", "README_zh.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/README.md")))
 _CHINESE = {
     "model": "模型", "parameters": "参数量", "on disk": "磁盘占用", "ms a text": "每条毫秒", "speed-up": "加速",
     "texts/s in batches": "批量每秒条数",
     "dev accuracy": "dev 准确率", "test accuracy": "test 准确率", "dev, not in train": "dev 去重",
     "test, not in train": "test 去重",
 }  # fmt: skip
+_UNMEASURED = {"en": "*Not measured yet.*", "zh": "*尚未测量。*"}
 _SCORES = ("accuracy", "f_1", "MCC", "precision", "recall", "pearson", "spearman", "pearson_spearman")
 
 
@@ -89,19 +90,25 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
     return result
 
 
-def table(spec: dict[str, Any], language: str = "en") -> str:
-    """A Markdown table of one entry of results/tables.yaml: a line for each of `rows`, the mean and range over its
-    runs' seeds.
+def table(spec: dict[str, Any] | None, language: str = "en") -> str:
+    """A Markdown table of one entry of results/tables.yaml, where an empty one is not measured yet: a line for each of
+    `rows`, the mean and range over its runs' seeds.
 
     `scores` maps a path in a result file (`scores/accuracy`, `splits/test/scores/accuracy`) to the column's name.
     `latency` names the result of tools/latency.py in which all of the table's models were timed together (in each row
     its first run's); speed-ups are relative to the first row. Without `latency` these columns are left out.
+    `lines` are sentences with figures of a result file, below the table or without one.
     """
+    if not spec:
+        return _UNMEASURED[language]
     if "comparison" in spec:  # what tools/compare.py has found
         return markdown(read_json(RESULTS / f"{spec['comparison']}.json"), language)
-    if "lines" in spec:  # sentences with figures in place of a table
-        sentences = [line[language].format_map(read_json(RESULTS / f"{line['file']}.json")) for line in spec["lines"]]
-        return "\n".join(f"- {sentence}" for sentence in sentences)
+    sentences = [
+        line[language].format_map(read_json(RESULTS / f"{line['file']}.json")) for line in spec.get("lines", ())
+    ]
+    listed = "\n".join(f"- {sentence}" for sentence in sentences)
+    if "rows" not in spec:
+        return listed
     kept = [(row, [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
     heads = [spec["head"], *spec["scores"].values(), "parameters", "on disk"]
     timed: list[dict[str, Any]] = []
@@ -124,7 +131,7 @@ def table(spec: dict[str, Any], language: str = "en") -> str:
             )
             cells += [f"{ms:.2f}", f"{first / ms:.1f}x", f"{rate:,.0f}", f"{rate / base:.1f}x"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(["", listed] if listed else [])])
 
 
 def _at(result: Any, path: str) -> Any:
