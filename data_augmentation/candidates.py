@@ -127,7 +127,8 @@ class Plan:
     """Which texts the masked LM is asked about: each distinct sentence once, in blocks of sentences of similar length.
 
     blocks: the numbers of each block's texts. block, start, count: for each text where the answers about it stand
-    (block -1: nowhere), and how many words were asked about. words: those that are left to their neighbours.
+    (block -1: nowhere), and how many words were asked about. words: those that are left to their neighbours. tokens:
+    what the masked LM reads in all.
     """
 
     blocks: list[np.ndarray]
@@ -135,6 +136,7 @@ class Plan:
     start: np.ndarray
     count: np.ndarray
     words: list[str]
+    tokens: int
 
     @property
     def asked(self) -> int:
@@ -167,7 +169,7 @@ def make_plan(texts: Sequence[str], reader: Reader, blanks: Blanks | None, mode:
     some = np.flatnonzero(count)
     block, start = np.full(n, -1), np.zeros(n, np.int64)
     if not len(some):
-        return Plan([], block, start, count, sorted(others))
+        return Plan([], block, start, count, sorted(others), 0)
     _, first, inverse = np.unique(keys[some], axis=0, return_index=True, return_inverse=True)
     order = np.argsort(length[some[first]], kind="stable")  # and of one length by key
     distinct = some[first[order]]
@@ -177,7 +179,7 @@ def make_plan(texts: Sequence[str], reader: Reader, blanks: Blanks | None, mode:
     before = np.cumsum(count[distinct]) - count[distinct]
     turn = np.argsort(order)[inverse.ravel()]
     block[some], start[some] = block_of[turn], (before - before[begins[block_of]])[turn]
-    return Plan(np.split(distinct, begins[1:]), block, start, count, sorted(others))
+    return Plan(np.split(distinct, begins[1:]), block, start, count, sorted(others), int(cost[distinct].sum()))
 
 
 # Neighbours

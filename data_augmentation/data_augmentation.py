@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if lm and blanks and plan.blocks:
         ask = partial(candidates.read_blanks, lm=lm, blanks=blanks, reader=reader, m=args.M, size=args.batch_size)
         sizes = [len(block) for block in plan.blocks]
+        lm.expected_tokens = plan.tokens // runtime.world_size()
         with this_run.timer("masked_lm"):
             for block in work.share(answers.todo(), sizes, "masked LM", "sentences"):
                 answers.write(block, ask([texts[i] for i in plan.blocks[block]], args.mlm_mode))

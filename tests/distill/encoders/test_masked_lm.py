@@ -1,5 +1,6 @@
 """The masked-LM head is read strictly from every kind of folder, and the words chosen are those of exact arithmetic."""
 
+import copy
 import json
 import math
 import shutil
@@ -236,7 +237,7 @@ def test_after_a_while_the_faster_way_gives_the_same_words(original, monkeypatch
     monkeypatch.setattr(masked_lm, "_PATIENCE", -1.0)
     monkeypatch.setattr(inference, "available", lambda: True)
     monkeypatch.setattr(
-        inference, "faster", lambda ways, batch: timed.append([run(batch) for run in ways.values()]) or way
+        inference, "faster", lambda ways, batch, rounds: timed.append([run(batch) for run in ways.values()]) or way
     )
     found = load_masked_lm(original, 0).best(sequences, blanks, ALL, 15, 16)
     np.testing.assert_array_equal(found, expected)
@@ -255,9 +256,28 @@ def test_batches_hold_similar_lengths():
             assert lengths[end - 1] >= 0.75 * longest or (size - 1) * longest < 512
 
 
-def test_the_float64_copy_leaves_the_model_as_it_was(original):
+@pytest.mark.parametrize("expected, graphs", [(0, 0), (10**9, 1)])
+def test_much_ahead_is_worth_a_graph_after_the_first_pass(original, monkeypatch, expected, graphs):
+    sequences, blanks = questions()
+    made = []
+    monkeypatch.setattr(inference, "available", lambda: True)
+    monkeypatch.setattr(inference, "compiled", lambda *arguments: made.append(arguments) or inference.eager(*arguments))
+    lm = load_masked_lm(original, 0)
+    lm.expected_tokens = expected
+    lm.best(sequences, blanks, ALL, 15, 1)
+    assert len(made) == graphs
+
+
+def test_float64_is_that_of_a_whole_copy(original):
     lm = load_masked_lm(original, 0)
     before = json.dumps(lm._layer.bert.embeddings.word_embeddings.weight.numpy().tolist())
-    assert lm._exact.bert.embeddings.word_embeddings.weight.dtype == paddle.float64
+    batch = questions()[0].pad([0, 1, 2])
+    inputs = [paddle.to_tensor(batch[name]) for name in ("input_ids", "token_type_ids", "mask")]
+    inputs.append(paddle.to_tensor(np.array([1, 5, batch["mask"].shape[1] + 2])))
+    whole = copy.deepcopy(lm._layer).to(dtype="float64")
+    with paddle.no_grad():
+        found, expected = lm._exact(*inputs), whole(*inputs)
+    assert found.dtype == paddle.float64
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-12, atol=1e-12)
     assert lm._layer.bert.embeddings.word_embeddings.weight.dtype == paddle.float32
     assert json.dumps(lm._layer.bert.embeddings.word_embeddings.weight.numpy().tolist()) == before
