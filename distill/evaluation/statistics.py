@@ -86,6 +86,47 @@ def paired_bootstrap(
     return Difference(task.metric, *means, float(low), float(high), n, min(len(a), len(b)))
 
 
+@dataclass(frozen=True)
+class Interval:
+    """The mean score of the seeds, `scores` of each, and the interval [low, high]."""
+
+    mean: float
+    low: float
+    high: float
+    scores: tuple[float, ...]
+
+
+def score_interval(
+    models: Sequence[Predictions], task: Task, resamples: int = 5000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The bootstrap of `paired_bootstrap`, of a model by itself: rows and seeds are drawn, and the
+    deviations of both draws from the observed mean add up.
+
+    models: a model's predictions on the same dev rows, one item a seed; rows without a label are left out. Raises
+    UserError when the rows are not the same.
+    """
+    labels = models[0].labels
+    for found in models:
+        if not np.array_equal(found.labels, labels, equal_nan=True):
+            raise UserError("the predictions are not of the same dev rows; evaluate all seeds on the same data")
+    labelled = ~np.isnan(labels) if task.regression else labels >= 0
+    labels, n = labels[labelled], int(labelled.sum())
+    rng = np.random.default_rng(seed)
+
+    def scores(counts: np.ndarray) -> np.ndarray:
+        return np.stack([resampled(m.logits[labelled], labels, task, counts) for m in models], axis=1)  # [B, seeds]
+
+    observed = scores(np.ones((1, n)))[0]
+    mean = observed.mean()
+    drawn = _draw_means(rng, observed, resamples)
+    step = max(1, _CHUNK // n)
+    for start in range(0, resamples, step):
+        part = slice(start, min(start + step, resamples))
+        drawn[part] += scores(_draw_rows(rng, n, part.stop - start)).mean(axis=1) - mean
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(mean), float(low), float(high), tuple(map(float, observed)))
+
+
 def _draw_means(rng: np.random.Generator, of_seeds: np.ndarray, resamples: int) -> np.ndarray:
     """[resamples]: means of S - 1 of the S values, drawn with replacement."""
     return of_seeds[rng.integers(0, len(of_seeds), (resamples, max(1, len(of_seeds) - 1)))].mean(axis=1)

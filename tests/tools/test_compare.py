@@ -16,6 +16,7 @@ from models import bilstm
 from tests.recipes.runs import refused
 from tests.tiny import make_bert_folder, make_glue_data
 from tools import compare
+from tools.comparison import finished
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -175,7 +176,7 @@ def test_a_comparison(home, flags, clock, tmp_path, capsys):
 def test_folders_are_called_by_what_tells_them_apart(home, flags, clock, tmp_path):
     result = compare.main(flags("--folders", home / "teacher", home / "lstm", "--name", "two"))
     assert [row["label"] for row in result["models"]] == ["teacher", "lstm"] and (tmp_path / "two.png").is_file()
-    names = compare.of_folders(["kd/SST-2/one", "pkd/SST-2/one"], "SST-2")
+    names = finished.of_folders(["kd/SST-2/one", "pkd/SST-2/one"], "SST-2")
     assert [model["label"] for model in names] == ["kd/SST-2/one", "pkd/SST-2/one"]
 
 

@@ -8,7 +8,7 @@ from distill.data.tasks import get_task
 from distill.errors import UserError
 from distill.evaluation.metrics import resampled, score
 from distill.evaluation.predictions import Predictions
-from distill.evaluation.statistics import paired_bootstrap
+from distill.evaluation.statistics import paired_bootstrap, score_interval
 
 SST2, COLA, MNLI, STSB = map(get_task, ("SST-2", "CoLA", "MNLI", "STS-B"))
 
@@ -146,3 +146,50 @@ def test_the_bootstrap_serves_every_metric():
         found = paired_bootstrap([Predictions(good, labels)], [Predictions(logits, labels)], task, resamples=500)
         assert (found.metric, found.first, found.verdict) == (task.metric, pytest.approx(1.0), "helps")
         assert found.second == pytest.approx(score(logits, labels, task)[task.metric])
+
+
+def test_one_models_interval_is_the_binomial_one():
+    found = score_interval([binary(np.arange(400) < 320)], SST2, resamples=20_000)
+    error = 1.96 * np.sqrt(0.8 * 0.2 / 400)
+    assert found.mean == 0.8 and found.scores == (0.8,)
+    assert (found.low, found.high) == pytest.approx((0.8 - error, 0.8 + error), abs=0.004)
+
+
+def test_scattering_seeds_widen_one_models_interval():
+    """Seeds of 0.7, 0.8 and 0.9: their standard error, 0.1 / sqrt(3), joins that of the rows."""
+    rng = np.random.default_rng(0)
+    models = [binary(rng.permutation(400) < n) for n in (280, 320, 360)]
+    found = score_interval(models, SST2, resamples=20_000)
+    alone = score_interval([models[1]] * 3, SST2, resamples=20_000)
+    assert found.mean == pytest.approx(0.8) and found.scores == (0.7, 0.8, 0.9)
+    # Three draws of two of three values: nearly normal, cut at 0.7 and 0.9.
+    assert 0.17 < found.high - found.low < 0.25 and 0.06 < alone.high - alone.low < 0.09
+
+
+def test_a_model_without_an_error_has_no_width():
+    found = score_interval([binary(np.ones(50, bool))] * 2, SST2)
+    assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_rows_without_a_label_are_left_out_of_one_models_interval():
+    labels = np.array([0, 0, -1, -1])
+    found = score_interval([Predictions(np.eye(2, dtype=np.float32)[[0, 0, 1, 1]], labels)], SST2)
+    assert found.mean == 1.0
+
+
+def test_regression():
+    rng = np.random.default_rng(1)
+    labels = rng.normal(size=200)
+    noisy = (labels + rng.normal(size=200))[:, None].astype(np.float32)
+    found = score_interval([Predictions(noisy, labels)], STSB)
+    assert 0.6 < found.low < found.mean < found.high < 0.8
+
+
+def test_other_rows_are_refused():
+    with pytest.raises(UserError, match="same dev rows"):
+        score_interval([binary(np.ones(5, bool)), binary(np.ones(6, bool))], SST2)
+
+
+def test_one_models_interval_is_repeated():
+    models = [binary(np.random.default_rng(s).random(100) < 0.8) for s in range(2)]
+    assert score_interval(models, SST2) == score_interval(models, SST2)
