@@ -18,7 +18,9 @@ import pytest
 from distill import runtime
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("glue", "kd", "distill_lstm", "data_augmentation", "pkd", "theseus", "tinybert", "tools", "benchmarks")
+FOLDERS = (
+    "glue", "kd", "distill_lstm", "data_augmentation", "pkd", "theseus", "tinybert", "virt", "multistage", "tools", "benchmarks",
+)  # fmt: skip
 SCRIPTS = sorted(
     path
     for folder in FOLDERS
@@ -189,7 +191,7 @@ def parsed(script: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> ob
         patch.setattr(argparse.ArgumentParser, "parse_args", lambda *args: begins(read_all(*args)))  # of the benchmarks
         if hasattr(home, "parse"):
             real = home.parse
-            patch.setattr(home, "parse", lambda *args: (found.append(real(*args)), found[-1])[1])
+            patch.setattr(home, "parse", lambda *args, **more: (found.append(real(*args, **more)), found[-1])[1])
         if home.__name__ == "tools.results":
             patch.setattr(home, "keep", begins)
             patch.setattr(home, "READMES", ())

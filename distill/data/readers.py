@@ -112,8 +112,8 @@ def read_columns(
     """The columns called `names` as lists of stripped text, and the line number of each row.
 
     header: the columns' names of a file that has no header line itself; short_row_help: what to do about a row with too
-    few columns. Numbers and booleans in jsonl become their JSON spelling ('1', 'true'). Empty lines are accepted at the
-    end only, and empty columns beyond the header's.
+    few columns. Numbers and booleans in jsonl become their JSON spelling ('1', 'true'), and 'label.cls' also names the
+    key 'cls' of the object 'label'. Empty lines are accepted at the end only, and empty columns beyond the header's.
 
     Raises UserError for a missing file or column, a row with too few or too many columns, bytes that are not UTF-8,
     invalid csv or JSON, and a file without rows.
@@ -289,9 +289,13 @@ def _read_json(path: str | Path, names: Sequence[str]) -> tuple[list[tuple[str, 
         row = _json_object(path, number, line)
         values = []
         for name in names:
-            if name not in row:
+            outer, _, inner = name.partition(".")
+            nested = row.get(outer) if inner and name not in row else None
+            within = row if nested is None else nested
+            key = name if nested is None else inner
+            if not isinstance(within, dict) or key not in within:
                 raise UserError(f"{path}:{number}: no key '{name}' (keys found: {shortened(row)})")
-            value = row[name]
+            value = within[key]
             if not isinstance(value, str | int | float):
                 raise UserError(f"{path}:{number}: '{name}' is neither text nor a number nor true or false")
             values.append(value if isinstance(value, str) else json.dumps(value))

@@ -81,6 +81,11 @@ class Encoded:
         """Tokens of each row, int64 [n]."""
         return np.diff(self.offsets)
 
+    @property
+    def extents(self) -> np.ndarray:
+        """What a row's inner tensors grow with, int64 [n, 1]: its length. Of pairs [n, 3]: and those of its texts."""
+        return self.lengths[:, None]
+
     def row(self, i: int) -> np.ndarray:
         """Ids of row i, a view."""
         return self.ids[self.offsets[i] : self.offsets[i + 1]]

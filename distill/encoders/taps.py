@@ -118,16 +118,18 @@ def scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
 class Reading(nn.Layer):
     """A BERT as one function from (input_ids, token_type_ids, mask) to a flat list: its logits if it has a head, the
     hidden states [B, L, H] of the layers `hidden`, then the queries and then the keys [B, L, H] of the layers
-    `projected`. Unlike Taps it can be traced."""
+    `projected`. Positions are 0, 1, ... where none are given. Unlike Taps it can be traced."""
 
     def __init__(self, model: nn.Layer, hidden: tuple[int, ...], projected: tuple[int, ...]) -> None:
         super().__init__()
         self.model, self._hidden, self._projected = model, hidden, projected
         self._taps = Taps(model, hidden=bool(hidden), scores=bool(projected))
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor) -> list[Tensor]:
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> list[Tensor]:
         with self._taps:
-            out = self.model(input_ids, token_type_ids, attention_mask=mask)
+            out = self.model(input_ids, token_type_ids, position_ids=positions, attention_mask=mask)
         logits = [] if isinstance(out, tuple) else [out]
         hidden = [self._taps.hidden[layer] for layer in self._hidden]
         queries, keys = (self._taps.projections(name, self._projected) for name in ("q_proj", "k_proj"))

@@ -38,9 +38,11 @@ SEGMENT_OVERHEAD = 2048  # bytes of headers and of the .json, at most
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a teacher. `shape` is that of one row, with -1 for the row's length in tokens.
+    """One output of a teacher. `shape` is that of one row, with -1 for the row's length in tokens, of pairs -2 and -3
+    for the lengths of their texts: numbers in a row of `Encoded.extents`.
 
-    logits (C), cls (layers, H), hidden (layers, -1, H), scores (layers, heads, -1, -1).
+    logits (C), cls (layers, H), hidden (layers, -1, H), scores (layers, heads, -1, -1); of pairs first_to_second
+    (layers, heads, -2, -3), second_to_first (layers, heads, -3, -2).
     """
 
     kind: str
@@ -54,19 +56,19 @@ class Output:
 
     @property
     def ragged(self) -> bool:
-        return -1 in self.shape
+        return min(self.shape) < 0
 
-    def sizes(self, lengths: np.ndarray) -> np.ndarray:
-        """Numbers in a row of each of `lengths` tokens, int64."""
-        fixed = math.prod(n for n in self.shape if n != -1)
-        return fixed * np.asarray(lengths, np.int64) ** self.shape.count(-1)
+    def sizes(self, extents: np.ndarray) -> np.ndarray:
+        """Numbers in each row, int64 [n], for extents [n, 1] or [n, 3]."""
+        grown = [extents[:, -n - 1] for n in self.shape if n < 0]
+        return math.prod(grown, start=np.full(len(extents), math.prod(n for n in self.shape if n >= 0), np.int64))
 
-    def row_shape(self, length: int) -> tuple[int, ...]:
-        return tuple(length if n == -1 else n for n in self.shape)
+    def row_shape(self, extents: np.ndarray) -> tuple[int, ...]:
+        return tuple(int(extents[-n - 1]) if n < 0 else n for n in self.shape)
 
-    def cut(self, row: np.ndarray, length: int) -> np.ndarray:
+    def cut(self, row: np.ndarray, extents: np.ndarray) -> np.ndarray:
         """A view of a padded row without its padding."""
-        return row[tuple(slice(length) if n == -1 else slice(None) for n in self.shape)]
+        return row[tuple(map(slice, self.row_shape(extents)))]
 
 
 class _Segment:
@@ -181,16 +183,16 @@ class Writer:
         self._sizes: list[np.ndarray] = []
         self._bytes, self._seconds, self._since = 0, 0.0, time.monotonic()
 
-    def add(self, keys: np.ndarray, rows: np.ndarray, lengths: np.ndarray, seconds: float) -> None:
-        """keys uint64 [k, 2]; rows float32, padded [k, ...]; lengths int64 [k]; seconds they took."""
+    def add(self, keys: np.ndarray, rows: np.ndarray, extents: np.ndarray, seconds: float) -> None:
+        """keys uint64 [k, 2]; rows float32, padded [k, ...]; extents int64 [k, 1] or [k, 3]; seconds they took."""
         output = self._store.output
         if output.ragged:
-            cut = [output.cut(row, int(length)).ravel() for row, length in zip(rows, lengths, strict=True)]
+            cut = [output.cut(row, extent).ravel() for row, extent in zip(rows, extents, strict=True)]
             self._rows.append(np.concatenate(cut))
         else:
             self._rows.append(np.ascontiguousarray(rows))
         self._keys.append(keys)
-        self._sizes.append(output.sizes(lengths))
+        self._sizes.append(output.sizes(extents))
         self._seconds += seconds
         self._bytes += self._rows[-1].nbytes
         if self._bytes >= SEGMENT_BYTES or time.monotonic() - self._since >= SEGMENT_SECONDS:
@@ -256,28 +258,34 @@ def folder_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Requests:
-    """The distinct rows of a request: keys uint64 [d, 2] and lengths int64 [d], sorted by (length, key).
+    """The distinct rows of a request: keys uint64 [d, 2] and extents int64 [d, 1] or [d, 3], sorted by (length, key).
 
     inverse int32 [n]: number of the distinct row for each row asked; first int64 [d]: an index of it in the request.
     """
 
     keys: np.ndarray
-    lengths: np.ndarray
+    extents: np.ndarray
     first: np.ndarray
     inverse: np.ndarray
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int64 [d]."""
+        return self.extents[:, 0]
+
     @classmethod
-    def of(cls, keys: np.ndarray, lengths: np.ndarray) -> "Requests":
-        """From `Encoded.keys()` and `.lengths`."""
+    def of(cls, keys: np.ndarray, extents: np.ndarray) -> "Requests":
+        """From `Encoded.keys()`, and `.extents` or `.lengths`."""
+        extents = extents[:, None] if extents.ndim == 1 else extents
         pairs = np.ascontiguousarray(keys).view("<u8").reshape(-1, 2)
-        order = np.lexsort((pairs[:, 1], pairs[:, 0], lengths))
+        order = np.lexsort((pairs[:, 1], pairs[:, 0], extents[:, 0]))
         ordered = pairs[order]
         new = np.ones(len(order), bool)
         new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
         inverse = np.empty(len(order), np.int32)
         inverse[order] = np.cumsum(new) - 1
         first = order[new]
-        return cls(ordered[new], np.asarray(lengths)[first], first, inverse)
+        return cls(ordered[new], extents[first], first, inverse)
 
     def batches(self, wanted: np.ndarray) -> list[np.ndarray]:
         """The rows where `wanted` (bool [d]) is true, in batches of neighbours of about BATCH_TOKENS padded tokens."""
@@ -337,7 +345,7 @@ class Column:
         self.output = store.output
         self._store, self._inverse = store, requests.inverse
         self.positions = store.find(requests.keys)
-        sizes = self.output.sizes(requests.lengths)
+        sizes = self.output.sizes(requests.extents)
         self.bytes = 4 * int(sizes[self.positions >= 0].sum())
         self._data = [segment.data() for segment in store.segments]
         self._offsets = [segment.offsets() for segment in store.segments] if self.output.ragged else []
@@ -359,13 +367,13 @@ class Column:
         """Whether each row is not in the cache, bool [B]."""
         return self.positions[self._inverse[indices]] < 0
 
-    def read(self, indices: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
-        """Float32 [B, ...], 0 on padding and in missing rows."""
+    def read(self, indices: np.ndarray, extents: np.ndarray, widest: np.ndarray) -> np.ndarray:
+        """Float32 [B, ...] as for a row of the extents `widest`, 0 on padding and in missing rows."""
         rows = self._inverse[indices]
         if self._table is not None:
             return self._table[rows]
         positions = self.positions[rows]
-        batch = np.zeros((len(indices), *self.output.row_shape(width)), np.float32)
+        batch = np.zeros((len(indices), *self.output.row_shape(widest)), np.float32)
         if not self.output.ragged:
             self._gather(positions, batch)
             return batch
@@ -373,8 +381,8 @@ class Column:
         number, row = self._store.locate(positions[found])
         for b, i, r in zip(found, number, row, strict=True):
             start, end = self._offsets[i][r : r + 2]
-            shape = self.output.row_shape(int(lengths[b]))
-            self.output.cut(batch[b], int(lengths[b]))[...] = self._data[i][start:end].reshape(shape)
+            shape = self.output.row_shape(extents[b])
+            self.output.cut(batch[b], extents[b])[...] = self._data[i][start:end].reshape(shape)
         return batch
 
 
@@ -389,36 +397,39 @@ class CachedOutputs:
     def __init__(
         self,
         columns: Sequence[Column],
-        lengths: np.ndarray,
+        extents: np.ndarray,
         hit_rate: float,
-        compute: Callable[[np.ndarray, int], dict[str, np.ndarray]],
+        compute: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
     ) -> None:
-        self._columns, self._lengths, self._compute = columns, lengths, compute
+        self._columns, self._extents, self._compute = columns, extents, compute
         self.hit_rate = hit_rate
         self.bytes = sum(column.bytes for column in columns)
         absent = [column.positions < 0 for column in columns]
         self.live = int(np.any(absent, axis=0).sum())
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._extents)
 
     def batch(self, indices: Any, width: int | None = None) -> dict[str, np.ndarray]:
         """The outputs of the chosen rows of the request, float32, by kind; zeros on padding.
 
         logits [B, C]; cls [B, layers, H]; hidden [B, layers, L, H]; scores [B, layers, heads, L, L]; L is `width`, or
-        the longest of the rows. Raises ValueError when a row is longer than `width`.
+        the longest of the rows; first_to_second [B, layers, heads, La, Lb] and second_to_first [..., Lb, La] with the
+        longest of their texts, 1 at least. Raises ValueError when a row is longer than `width`.
         """
         indices = np.asarray(indices, np.int64)
-        lengths = self._lengths[indices]
-        longest = int(lengths.max(initial=0))
-        width = longest if width is None else width
-        if longest > width:
-            raise ValueError(f"a row has {longest} tokens, more than the width {width}")
-        batch = {column.output.kind: column.read(indices, lengths, width) for column in self._columns}
+        extents = self._extents[indices]
+        widest = extents.max(axis=0, initial=0)
+        widest[1:] = np.maximum(widest[1:], 1)
+        if width is not None:
+            if widest[0] > width:
+                raise ValueError(f"a row has {widest[0]} tokens, more than the width {width}")
+            widest[0] = width
+        batch = {column.output.kind: column.read(indices, extents, widest) for column in self._columns}
         if self.live:
             absent = np.flatnonzero(np.any([column.missing(indices) for column in self._columns], axis=0))
             if len(absent):
-                computed = self._compute(indices[absent], width)
+                computed = self._compute(indices[absent], widest)
                 for kind, values in computed.items():
                     batch[kind][absent] = values
         return batch

@@ -1,5 +1,6 @@
 """A fine-tuned BERT as a teacher: checked before it teaches, run without gradient, its outputs kept on disk."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
+from paddle import Tensor, nn
 
+from distill.data.pairs import PairLayout, Pairs
 from distill.data.readers import Rows
 from distill.data.tasks import Task
 from distill.data.wordpiece import Encoded, WordPiece
 from distill.encoders import inference
 from distill.encoders.cpu import split_heads
-from distill.encoders.folder import find_model, load_bert
+from distill.encoders.folder import ModelFolder, find_model, load_bert, save_bert
 from distill.encoders.inference import BERT_INPUTS
 from distill.encoders.taps import Reading, scaled_scores
 from distill.errors import UserError
@@ -36,6 +40,9 @@ from distill.teachers.cache import (
     Writer,
     folder_bytes,
 )
+from distill.tensors import fill, load_tensors
+
+_PAIRS = "pairs"  # the key of a BertForPairs' own settings in config.json
 
 
 class Teacher:
@@ -51,19 +58,27 @@ class Teacher:
     Raises UserError when the folder is not a sound BERT with a classification head, or has other outputs than the task.
     """
 
+    _inputs = BERT_INPUTS
+
     def __init__(self, folder: str | Path, task: Task | None, max_length: int, options: TeacherOptions) -> None:
         found = find_model(folder)
-        self.folder, self.task, self.max_length, self.options = found.folder, task, max_length, options
         found.check_length(max_length)
         outputs = task.num_outputs if task is not None else found.num_outputs
-        self.model = load_bert(found.weights, outputs, head="stored")
+        self._adopt(found, load_bert(found.weights, outputs, head="stored"), task, options, [max_length])
+        self.max_length = max_length
+
+    def _adopt(
+        self, found: ModelFolder, model: nn.Layer, task: Task | None, options: TeacherOptions, reading: list[Any]
+    ) -> None:
+        """Take the model of a folder for a teacher; reading: what its outputs depend on besides the folder's files."""
+        self.folder, self.task, self.options, self.model = found.folder, task, options, model
         self.model.eval()
         for parameter in self.model.parameters():
             parameter.stop_gradient = True
         self.wordpiece = WordPiece.from_folder(found.folder)
         self.labels = found.labels
         inference.require(options.forward_precision)
-        content = [sha256(found.weights), found.config, self.wordpiece.digest(), max_length]
+        content = [sha256(found.weights), found.config, self.wordpiece.digest(), *reading]
         self.digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         self._passes: dict[tuple[tuple[int, ...], tuple[int, ...]], inference.Pass] = {}
 
@@ -89,15 +104,19 @@ class Teacher:
         if (hidden, scores) not in self._passes:
             layer, way = Reading(self.model, hidden, scores), self._way
             if way == "eager":
-                made = inference.eager(layer, BERT_INPUTS)
+                made = inference.eager(layer, self._inputs)
             else:
-                made = inference.compiled(layer, BERT_INPUTS, "bf16" if way == "bf16" else "fp32")
+                made = inference.compiled(layer, self._inputs, "bf16" if way == "bf16" else "fp32")
             self._passes[hidden, scores] = made
         return self._passes[hidden, scores]
 
     def encode(self, rows: Rows) -> Encoded:
         """The rows as this teacher reads them."""
         return self.wordpiece.encode(rows.text_a, rows.text_b, self.max_length)
+
+    def _pad(self, encoded: Encoded, indices: np.ndarray, widest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """A batch of the chosen rows, as wide as for a row of the extents `widest`."""
+        return encoded.pad(indices, self.wordpiece.pad_id, None if widest is None else int(widest[0]))
 
     def check(self, rows: Rows) -> dict[str, float]:
         """Refuse a teacher that would teach the wrong thing: labels in another order, or no better than chance.
@@ -122,8 +141,8 @@ class Teacher:
         return figures
 
     def _compare_precisions(self, encoded: Encoded, logits: np.ndarray, batches: Sequence[np.ndarray]) -> None:
-        exact = inference.compiled(Reading(self.model, (), ()), BERT_INPUTS)
-        expected = np.concatenate([exact(encoded.pad(rows, self.wordpiece.pad_id))[0] for rows in batches])
+        exact = inference.compiled(Reading(self.model, (), ()), self._inputs)
+        expected = np.concatenate([exact(self._pad(encoded, rows))[0] for rows in batches])
         found = logits[: len(expected)]
         line = f"bf16: on {len(expected)} rows the teacher's logits differ from fp32's by at most"
         line += f" {np.abs(found - expected).max():.2g}"
@@ -180,8 +199,6 @@ class Teacher:
 
     def _scores(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """[B, L, H] projections to scores [B, heads, L, L]."""
-        import paddle
-
         heads = self.model.config.num_attention_heads
         with paddle.no_grad():
             return scaled_scores(*(split_heads(paddle.to_tensor(x), heads) for x in (queries, keys))).numpy()
@@ -196,7 +213,7 @@ class Teacher:
         parsed = self._parse(outputs)
         root = Path(self.options.cache_dir).expanduser()
         folder = root / f"{self.digest[:16]}-{self._way}"
-        requests = Requests.of(encoded.keys(), encoded.lengths)
+        requests = Requests.of(encoded.keys(), encoded.extents)
         stores = [Store(folder / output.name, output) for output in parsed]
         if is_main():
             for store in stores:
@@ -231,10 +248,10 @@ class Teacher:
         hit_rate = found / distinct if distinct else 1.0
         log(_summary(len(encoded), distinct, found, hit_rate, todo, seconds, saved))
 
-        def compute(indices: np.ndarray, width: int) -> dict[str, np.ndarray]:
-            return self._forward(encoded.pad(indices, self.wordpiece.pad_id, width), parsed)
+        def compute(indices: np.ndarray, widest: np.ndarray) -> dict[str, np.ndarray]:
+            return self._forward(self._pad(encoded, indices, widest), parsed)
 
-        return CachedOutputs([Column(store, requests) for store in stores], encoded.lengths, hit_rate, compute)
+        return CachedOutputs([Column(store, requests) for store in stores], encoded.extents, hit_rate, compute)
 
     def _admitted(
         self,
@@ -247,7 +264,7 @@ class Teacher:
     ) -> list[np.ndarray]:
         """Of the rows `begun` the batches that lack some, as many as fit into the cache beside `extra` bytes."""
         room = self.options.cache_limit_gb * 1e9 - folder_bytes(root) - extra - SEGMENT_OVERHEAD
-        each = [4 * output.sizes(requests.lengths) + 16 + (8 if output.ragged else 0) for output in outputs]
+        each = [4 * output.sizes(requests.extents) + 16 + (8 if output.ragged else 0) for output in outputs]
         cost = np.sum([np.where(absent, size, 0) for absent, size in zip(missing, each, strict=True)], axis=0)
         absent = missing.any(axis=0)
         needed = [rows for rows in requests.batches(begun) if absent[rows].any()]
@@ -284,49 +301,169 @@ class Teacher:
         ) as bar:  # fmt: skip
             for rows in mine:
                 start = time.perf_counter()
-                batch = self._forward(encoded.pad(requests.first[rows], self.wordpiece.pad_id), outputs)
+                batch = self._forward(self._pad(encoded, requests.first[rows]), outputs)
                 seconds = time.perf_counter() - start
                 for writer, output, lacking in zip(writers, outputs, missing, strict=True):
                     kept = np.flatnonzero(lacking[rows])
                     if len(kept):
-                        keys, lengths = requests.keys[rows][kept], requests.lengths[rows][kept]
+                        keys, extents = requests.keys[rows][kept], requests.extents[rows][kept]
                         share = len(kept) / len(lacking[rows])
-                        writer.add(keys, batch[output.kind][kept], lengths, seconds * share)
+                        writer.add(keys, batch[output.kind][kept], extents, seconds * share)
                 bar.update(int(absent[rows].sum()))
             for writer in writers:
                 writer.flush()
 
+    _names = "logits, cls, cls:0,2, hidden:0,3,6 or scores:3,6"
+
+    def _shapes(self, layers: int) -> dict[str, tuple[int, ...]]:
+        """The shape of a row of each kind of output, of so many layers; see `cache.Output`."""
+        hidden, heads = self.model.config.hidden_size, self.model.config.num_attention_heads
+        return {"cls": (layers, hidden), "hidden": (layers, -1, hidden), "scores": (layers, heads, -1, -1)}
+
     def _parse(self, names: Sequence[str]) -> list[Output]:
-        config = self.model.config
-        hidden, layers, heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
+        layers = self.model.config.num_hidden_layers
         found: list[Output] = []
         for name in names:
-            match = re.fullmatch(r"(logits)|(cls)|(cls|hidden|scores):(\d+(?:,\d+)*)", name)
-            if match is None:
-                raise ValueError(f"no output {name!r}: logits, cls, cls:0,2, hidden:0,3,6 or scores:3,6")
-            kind = match[1] or match[2] or match[3]
-            chosen = tuple(map(int, match[4].split(","))) if match[4] else ()
-            if kind == "cls" and not chosen:
+            kind, _, listed = name.partition(":")
+            chosen = tuple(map(int, listed.split(","))) if re.fullmatch(r"\d+(,\d+)*", listed) else ()
+            if name == "cls":
                 chosen = tuple(range(layers + 1))
-            low = 1 if kind == "scores" else 0
+            shapes = self._shapes(len(chosen)) if chosen else {"logits": (self.model.classifier.weight.shape[1],)}
+            if kind not in shapes or (listed and not chosen):
+                raise ValueError(f"no output {name!r}: {self._names}")
+            low = 0 if kind in ("cls", "hidden") else 1
             if any(not low <= layer <= layers for layer in chosen):
                 raise UserError(f"{name}: the teacher in {self.folder} has the layers {low} to {layers}")
             if kind in {output.kind for output in found}:
                 raise ValueError(f"{kind} is asked for twice")
-            shape = {
-                "logits": (self.model.classifier.weight.shape[1],),
-                "cls": (len(chosen), hidden),
-                "hidden": (len(chosen), -1, hidden),
-                "scores": (len(chosen), heads, -1, -1),
-            }[kind]
-            found.append(Output(kind, chosen, shape))
+            found.append(Output(kind, chosen, shapes[kind]))
+        return found
+
+
+class BertForPairs(nn.Layer):
+    """A BERT that reads pairs as `distill.data.pairs` lays them out: dropout and a linear layer over its pooled states.
+
+    pooling: `mean` of the last states over real tokens, [CLS] and [SEP] counted, or `cls`, BERT's pooler. The linear
+    layer's weights are normal(0, initializer_range) by `seed`.
+    """
+
+    def __init__(self, bert: nn.Layer, num_outputs: int, pooling: str = "mean", seed: int = 0) -> None:
+        super().__init__()
+        self.bert, self.config, self.pooling = bert, bert.config, pooling
+        self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
+        self.classifier = nn.Linear(self.config.hidden_size, num_outputs)
+        noise = np.random.default_rng(seed).normal(0.0, self.config.initializer_range, self.classifier.weight.shape)
+        fill(self.classifier, {"weight": noise.astype(np.float32), "bias": np.zeros(num_outputs, np.float32)}, "")
+
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor | None = None, *, attention_mask: Tensor
+    ) -> Tensor:
+        """Logits [B, C]; ids, types, positions and mask [B, L]."""
+        hidden, pooled = self.bert(input_ids, token_type_ids, position_ids, attention_mask)[:2]
+        if self.pooling == "mean":
+            shares = attention_mask / attention_mask.sum(axis=1, keepdim=True)
+            pooled = paddle.matmul(shares.unsqueeze(1), hidden).squeeze(1)
+        logits: Tensor = self.classifier(self.dropout(pooled))
+        return logits
+
+
+def save_pair_bert(
+    model: BertForPairs, folder: str | Path, wordpiece: WordPiece, labels: Sequence[str], layout: PairLayout
+) -> None:
+    """Write what `save_bert` does, and into config.json how the model pools and how long its texts may be."""
+    save_bert(model, folder, wordpiece, labels)
+    config = Path(folder) / "config.json"
+    write_json(config, read_json(config) | pair_settings(model.pooling, layout))
+
+
+def pair_settings(pooling: str, layout: PairLayout) -> dict[str, Any]:
+    """What config.json says of a BertForPairs besides what it says of any BERT."""
+    return {
+        "architectures": [BertForPairs.__name__],
+        _PAIRS: {"pooling": pooling, "lengths": [layout.first, layout.second]},
+    }
+
+
+def load_pair_bert(path: str | Path, num_outputs: int | None = None) -> tuple[BertForPairs, PairLayout]:
+    """The model and the layout that `save_pair_bert` wrote; `path` as in `find_model`.
+
+    num_outputs: what the head must have; None: whatever it has. Raises UserError for another kind of model.
+    """
+    found = find_model(path)
+    own = read_json(found.config_file).get(_PAIRS)
+    if own is None:
+        raise UserError(
+            f"{found.folder}: was trained to read pairs in another layout; train it by run_classifier_bipartition.py"
+        )
+    if num_outputs not in (None, found.num_outputs):
+        raise UserError(f"{found.folder}: its head has {found.num_outputs} outputs, the task needs {num_outputs}")
+    model = BertForPairs(load_bert(found.weights), found.num_outputs, own["pooling"])
+    head = {name: array for name, array in load_tensors(found.weights).items() if name.startswith("classifier.")}
+    fill(model.classifier, {name.removeprefix("classifier."): array for name, array in head.items()}, found.weights)
+    return model, PairLayout(*own["lengths"])
+
+
+class PairTeacher(Teacher):
+    """A BertForPairs as a teacher: as `Teacher`, but for what it reads and gives.
+
+    layout  that of the folder; `fixed`: with every column of padding. Rows are `Pairs`.
+
+    Its outputs are `logits` and, between the tokens of the two texts, scores before softmax, scaled, without mask:
+    `first_to_second:1,2` [B, layers, heads, La, Lb], queries of the first text and keys of the second, and
+    `second_to_first:1,2` [B, layers, heads, Lb, La]. Padding is 0; in a fixed layout it has scores of its own.
+
+    Raises UserError when the folder holds another kind of model, or has other outputs than the task.
+    """
+
+    _inputs = BERT_INPUTS | {"positions": (2, "int64")}
+    _names = "logits, first_to_second:1,2 or second_to_first:1,2"
+
+    def __init__(self, folder: str | Path, task: Task | None, options: TeacherOptions, fixed: bool = False) -> None:
+        found = find_model(folder)
+        model, layout = load_pair_bert(folder, task.num_outputs if task is not None else None)
+        self.layout = dataclasses.replace(layout, fixed=fixed)
+        self.max_length = layout.joint
+        found.check_length(self.max_length)
+        self._adopt(found, model, task, options, [dataclasses.astuple(self.layout), model.pooling])
+
+    def encode(self, rows: Rows) -> Pairs:
+        """The rows as this teacher reads them."""
+        return self.layout.encode(self.wordpiece, rows)
+
+    def _pad(self, encoded: Encoded, indices: np.ndarray, widest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        assert isinstance(encoded, Pairs)
+        widths = None if widest is None or self.layout.fixed else widest[1:]
+        return encoded.lay_out(indices, self.wordpiece.pad_id, widths)
+
+    def _shapes(self, layers: int) -> dict[str, tuple[int, ...]]:
+        heads = self.model.config.num_attention_heads
+        first, second = (self.layout.first - 2, self.layout.second - 2) if self.layout.fixed else (-2, -3)
+        return {"first_to_second": (layers, heads, first, second), "second_to_first": (layers, heads, second, first)}
+
+    def _forward(self, batch: dict[str, np.ndarray], outputs: Sequence[Output]) -> dict[str, np.ndarray]:
+        layers = tuple(sorted({layer for output in outputs for layer in output.layers}))
+        logits, *rest = self._pass((), layers)(batch)
+        queries, keys = (dict(zip(layers, part, strict=True)) for part in (rest[: len(layers)], rest[len(layers) :]))
+        width = batch["input_ids_a"].shape[1]
+        first, second = slice(1, width - 1), slice(width, -1)  # the tokens' columns
+        sides = {"first_to_second": (first, second), "second_to_first": (second, first)}
+        found = {}
+        for output in outputs:
+            if output.kind == "logits":
+                found["logits"] = logits
+                continue
+            mine, theirs = sides[output.kind]
+            found[output.kind] = values = np.stack(
+                [self._scores(queries[layer][:, mine], keys[layer][:, theirs]) for layer in output.layers], axis=1
+            )
+            if not self.layout.fixed:
+                mask = batch["mask"]
+                values *= (mask[:, mine, None] * mask[:, None, theirs])[:, None, None]
         return found
 
 
 def _barrier() -> None:
     if world_size() > 1:
-        import paddle
-
         paddle.distributed.barrier()
 
 
