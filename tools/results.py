@@ -32,7 +32,8 @@ _CHINESE = {
     "test, not in train": "test 去重",
 }  # fmt: skip
 _UNMEASURED = {"en": "*Not measured yet.*", "zh": "*尚未测量。*"}
-_SCORES = ("accuracy", "f_1", "MCC", "precision", "recall", "pearson", "spearman", "pearson_spearman")
+_PARTS = ("sts", "translation", "mse")  # of sentence encoders: scores by language
+_SCORES = ("accuracy", "f_1", "MCC", "precision", "recall", "pearson", "spearman", "translation_accuracy")
 
 
 @dataclass
@@ -82,6 +83,10 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
         "versions": facts["versions"],
         "hardware": facts["hardware"],
     }
+    result |= {part: scores[part] for part in _PARTS if part in scores}
+    if (folder / "test" / "results_eval.json").is_file():
+        test = read_json(folder / "test" / "results_eval.json")
+        result["test"] = {part: test[part] for part in (*_SCORES, *_PARTS) if part in test}
     if (folder / "control.json").is_file():
         result["control"] = read_json(folder / "control.json")
     if (folder / "evaluation.json").is_file():

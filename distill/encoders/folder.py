@@ -377,7 +377,7 @@ def _named_weights(found: ModelFolder) -> dict[str, np.ndarray]:
         if name == "embeddings.position_ids":
             continue
         if torch_names:
-            name, array = _from_torch(name, array)
+            name, array = from_torch(name, array)
         state[name] = np.asarray(array, np.float32, order="C")
     return state
 
@@ -398,7 +398,7 @@ _TORCH_NAMES = (
 )
 
 
-def _from_torch(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+def from_torch(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     """PyTorch keeps the weight of a linear layer as [out, in], paddle as [in, out]."""
     for pattern, replacement in _TORCH_NAMES:
         name = re.sub(pattern, replacement, name)

@@ -5,7 +5,8 @@ In the folder:
     run.yaml       settings, compared when the same folder is used again
     metrics.jsonl  a line per log point and evaluation; no clock times, so a resumed run writes the same bytes
     run.json       command, rows, steps, speed, seconds by part, memory, versions, hardware
-    vdl/           the same curves for VisualDL, drawn anew from metrics.jsonl at each start, so no step occurs twice
+    vdl/           for VisualDL: the same curves, drawn anew from metrics.jsonl at each start, so no step occurs twice;
+                   a row of the table of hyper-parameters, with the best dev score so far; command and results
     checkpoints/   until the run is finished
     best/          the best model so far, in the recipe's own format; its files move up when the run is finished
     stages/        the runs of earlier stages, each with its model, where the training has several
@@ -13,7 +14,9 @@ In the folder:
 
 import contextlib
 import datetime
+import io
 import json
+import math
 import shlex
 import shutil
 import signal
@@ -33,7 +36,7 @@ from distill.training import checkpoint
 
 _OWN = (
     *("run.json", "metrics.jsonl", "results_eval.json", "dev_predictions.tsv", "control.json", "control"),
-    *("vdl", "checkpoints", "best", "stages", "run.yaml"),
+    *("results_eval.csv", "spearman.png", "test", "vdl", "checkpoints", "best", "stages", "run.yaml"),
 )
 
 
@@ -61,8 +64,11 @@ class Run:
         self.checkpoints = self.output_dir / "checkpoints"
         # Through YAML and back, so that a tuple equals the list it is read as.
         self.settings: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(settings), sort_keys=False)) or {}
+        self._cosmetic = cosmetic
         self._timers: list[list[Any]] = []
         self._writer: Any = None
+        self._metric: str | None = None
+        self._best = -math.inf
         self._asked = 0.0  # seconds of the teacher that `count` has seen
         # The other ranks look at the folder through rank 0's eyes only: it may be changing it right now.
         self._facts: dict[str, Any] = from_main(lambda: self._open(overwrite, cosmetic))
@@ -134,9 +140,10 @@ class Run:
     def begin(self, step: int, metric: str | None = None) -> None:
         """Cut metrics.jsonl back to `step` (that of the checkpoint to continue from) and draw the curves so far.
 
-        metric: the dev score that VisualDL shows beside the hyper-parameters.
+        metric: the dev score whose best VisualDL shows beside the hyper-parameters.
         """
         self._asked = self._facts["seconds"]["teacher"]
+        self._metric, self._best = metric, -math.inf
         if not runtime.is_main():
             return
         from visualdl import LogWriter  # here, because it imports paddle
@@ -146,8 +153,11 @@ class Run:
         files.write_atomic(path, "".join(kept))
         shutil.rmtree(self.output_dir / "vdl", ignore_errors=True)
         self._writer = LogWriter(str(self.output_dir / "vdl"))
-        shown = {name: value if type(value) in (int, float) else str(value) for name, value in self.settings.items()}
-        self._writer.add_hparams(shown, [f"dev/{metric}" if metric else "train/loss"])
+        # The table is wide: what is not set and what cannot change a result only hide the rest.
+        given = {k: v for k, v in self.settings.items() if v is not None and k not in self._cosmetic}
+        shown = {name: value if type(value) in (int, float) else str(value) for name, value in given.items()}
+        self._writer.add_hparams(shown, [f"dev/best_{metric}" if metric else "train/loss"])
+        self._writer.add_text("run/command", self._facts["command"], 0)
         for line in kept:
             self._draw(json.loads(line))
 
@@ -166,6 +176,9 @@ class Run:
 
     def _draw(self, row: dict[str, Any]) -> None:
         points = {f"dev/{name}": value for name, value in row.get("dev", {}).items()}
+        if self._metric in row.get("dev", {}):
+            self._best = max(self._best, row["dev"][self._metric])
+            points[f"dev/best_{self._metric}"] = self._best
         points |= {f"loss/{name}": value for name, value in row.get("losses", {}).items()}
         points |= {f"train/{name}": row[name] for name in ("loss", "lr") if name in row}
         for tag, value in points.items():
@@ -229,8 +242,23 @@ class Run:
         for name in model_files:
             with files.atomic_path(self.output_dir / name) as temporary:
                 shutil.copyfile(self.best_dir / name, temporary)
+        self._show_results()
         self.write_facts(**facts, model_files=model_files, finished=True, finished_at=_now())
         self._delete_leftovers()
+
+    def _show_results(self) -> None:
+        """Add the numbers of results_eval.json to the texts that VisualDL shows."""
+        logs, results = list(self.output_dir.glob("vdl/vdlrecords.*")), self.output_dir / "results_eval.json"
+        if not logs or not results.exists():
+            return
+        from visualdl import LogWriter
+
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it adds to a file
+            writer = LogWriter(str(logs[0].parent), file_name=logs[0].name)
+        # In one line: the page joins lines.
+        found = {name: value for name, value in files.read_json(results).items() if not isinstance(value, (dict, list))}
+        writer.add_text("run/results", ", ".join(f"{name} {value}" for name, value in found.items()), 0)
+        writer.close()
 
     def _delete_leftovers(self) -> None:
         checkpoint.remove_folder(self.checkpoints)
@@ -241,6 +269,25 @@ class Run:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def write_page(logs: str | Path, texts: Mapping[str, str], pictures: Mapping[str, str | Path]) -> None:
+    """Make the folder `logs` show `texts` {tag: text} and `pictures` {tag: PNG file} in VisualDL, and nothing it
+    showed before. A tag such as `comparison/chart` stands under its first part; a text's lines are joined there.
+    """
+    import numpy as np
+    from PIL import Image
+    from visualdl import LogWriter
+
+    for before in Path(logs).glob("vdlrecords.*"):
+        before.unlink()
+    writer = LogWriter(str(logs))
+    for tag, text in texts.items():
+        writer.add_text(tag, text, 0)
+    for tag, path in pictures.items():
+        with Image.open(path) as picture:
+            writer.add_image(tag, np.asarray(picture.convert("RGB")), 0)
+    writer.close()
 
 
 class Progress:
