@@ -96,12 +96,12 @@ def column_names(path: str | Path) -> list[str]:
 
     Raises UserError when the file is missing, empty, not UTF-8 or of a kind that the suffix does not tell.
     """
-    if _format(path) == "jsonl":
-        for number, line in _lines(path):
+    if file_format(path) == "jsonl":
+        for number, line in numbered_lines(path):
             if line.strip():
-                return list(_json_object(path, number, line))
+                return list(json_object(path, number, line))
     else:
-        for _, fields in _records(path):
+        for _, fields in numbered_records(path):
             return [name.strip() for name in fields]
     raise UserError(f"{path}: the file is empty")
 
@@ -118,7 +118,7 @@ def read_columns(
     Raises UserError for a missing file or column, a row with too few or too many columns, bytes that are not UTF-8,
     invalid csv or JSON, and a file without rows.
     """
-    if _format(path) == "jsonl":
+    if file_format(path) == "jsonl":
         picked, numbers = _read_json(path, names)
     else:
         picked, numbers = _read_table(path, names, header, short_row_help)
@@ -178,7 +178,7 @@ def read_unlabelled(path: str | Path, pair: bool) -> Rows:
     first: list[str] = []
     second: list[str] = []
     empty = 0
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             empty = empty or number
             continue
@@ -200,14 +200,15 @@ def read_unlabelled(path: str | Path, pair: bool) -> Rows:
     return Rows(first, second if pair else None, None, str(path))
 
 
-def _format(path: str | Path) -> str:
+def file_format(path: str | Path) -> str:
+    """tsv, csv or jsonl, by the suffix."""
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         raise UserError(f"{path}: the suffix does not tell the format; use .tsv, .csv or .jsonl")
     return _FORMATS[suffix]
 
 
-def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Line numbers from 1 and lines with their ends. Only LF ends a line: texts may hold U+2028, U+0085 and lone CR."""
     try:
         handle = open(path, "rb")  # noqa: SIM115 (closed below; only the opening's errors belong to this block)
@@ -225,13 +226,13 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
             yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
-def _records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+def numbered_records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """The number of each row's first line, and its fields; an empty line has one field or none."""
-    if _format(path) == "tsv":
-        for number, line in _lines(path):
+    if file_format(path) == "tsv":
+        for number, line in numbered_lines(path):
             yield number, line.rstrip("\r\n").split("\t")
         return
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    reader = csv.reader((line for _, line in numbered_lines(path)), strict=True)
     while True:
         number = reader.line_num + 1  # a quoted field may run over several lines
         try:
@@ -246,7 +247,7 @@ def _records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
 def _read_table(
     path: str | Path, names: Sequence[str], header: Sequence[str] | None, short_row_help: str
 ) -> tuple[list[tuple[str, ...]], list[int]]:
-    records = _records(path)
+    records = numbered_records(path)
     if header is None:
         header = [name.strip() for name in next(records, (0, []))[1]]
     places = []
@@ -280,13 +281,13 @@ def _read_table(
 def _read_json(path: str | Path, names: Sequence[str]) -> tuple[list[tuple[str, ...]], list[int]]:
     picked, numbers = [], []
     empty = 0
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             empty = empty or number
             continue
         if empty:
             raise UserError(f"{path}:{empty}: the row is empty; remove it")
-        row = _json_object(path, number, line)
+        row = json_object(path, number, line)
         values = []
         for name in names:
             outer, _, inner = name.partition(".")
@@ -304,7 +305,7 @@ def _read_json(path: str | Path, names: Sequence[str]) -> tuple[list[tuple[str, 
     return picked, numbers
 
 
-def _json_object(path: str | Path, number: int, line: str) -> dict[str, object]:
+def json_object(path: str | Path, number: int, line: str) -> dict[str, object]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

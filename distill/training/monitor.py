@@ -17,6 +17,7 @@ import datetime
 import io
 import json
 import math
+import re
 import shlex
 import shutil
 import signal
@@ -271,25 +272,6 @@ class Run:
             self._writer = None
 
 
-def write_page(logs: str | Path, texts: Mapping[str, str], pictures: Mapping[str, str | Path]) -> None:
-    """Make the folder `logs` show `texts` {tag: text} and `pictures` {tag: PNG file} in VisualDL, and nothing it
-    showed before. A tag such as `comparison/chart` stands under its first part; a text's lines are joined there.
-    """
-    import numpy as np
-    from PIL import Image
-    from visualdl import LogWriter
-
-    for before in Path(logs).glob("vdlrecords.*"):
-        before.unlink()
-    writer = LogWriter(str(logs))
-    for tag, text in texts.items():
-        writer.add_text(tag, text, 0)
-    for tag, path in pictures.items():
-        with Image.open(path) as picture:
-            writer.add_image(tag, np.asarray(picture.convert("RGB")), 0)
-    writer.close()
-
-
 class Progress:
     """Loss, rate and time left: a bar on a terminal, elsewhere a plain line every `interval` seconds; on rank 0."""
 
@@ -368,10 +350,15 @@ def _differences(path: Path, settings: dict[str, Any], cosmetic: Collection[str]
     names = [name for name in {**there, **settings} if name not in cosmetic]
     missing = "not set"
     return [
-        f"{name} {there.get(name, missing)} there, {settings.get(name, missing)} now"
+        f"{name} {_short(there.get(name, missing))} there, {_short(settings.get(name, missing))} now"
         for name in names
         if there.get(name, missing) != settings.get(name, missing)
     ]
+
+
+def _short(value: Any) -> str:
+    """A digest by its first digits, which tell it from another; anything else as it is."""
+    return f"{value:.8}..." if re.fullmatch("[0-9a-f]{64}", str(value)) else str(value)
 
 
 def _whole_lines(path: Path) -> list[str]:

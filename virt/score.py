@@ -1,0 +1,101 @@
+"""Rank the documents of a store for queries: `query, rank, document, score` by TABs, the best first.
+
+    python score.py "who wrote it" --model_path my_student --store my_store --top_k 5
+    python score.py --queries queries.tsv --query_column question --candidates found.tsv --model_path my_student \
+        --store my_store --output ranked.tsv
+
+The score is the probability of --label, or what a regression model predicts.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from distill import runtime
+from distill.cli import parse, run
+from distill.errors import UserError
+from virt.product_args import ScoreArgs
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    # 1. Flags, before anything heavy is imported.
+    args = parse(ScoreArgs, argv, __doc__)
+    args.require()
+    if bool(args.texts) == bool(args.queries):
+        raise UserError("give queries, or a file of them by --queries, and not both")
+    runtime.start(args.device)
+    from scipy.special import softmax
+
+    from distill.data.documents import read_documents
+    from distill.data.wordpiece import WordPiece
+    from models.document_store import DocumentStore, Ranker
+    from models.dual_encoder import load_dual_encoder, model_digest
+
+    # 2. Queries, model, store and candidates.
+    if args.queries:
+        named = list(read_documents(args.queries, args.query_column, args.query_id_column))
+    else:
+        named = [(str(number), text) for number, text in enumerate(args.texts, 1)]
+    names, texts = [name for name, _ in named], [text for _, text in named]
+    model, wordpiece = load_dual_encoder(args.model_path), WordPiece.from_folder(args.model_path)
+    store = DocumentStore(args.store)
+    ranker = Ranker(model, wordpiece, store, model_digest(args.model_path), args.model_path)
+    label = chosen_label(args, model.labels)
+    candidates = read_candidates(args.candidates, names, store.names) if args.candidates else None
+
+    # 3. Rank.
+    with opened(args.output) as write:
+        write("query\trank\tdocument\tscore\n")
+        for name, found in zip(names, ranker.rank(texts, args.top_k, candidates, label), strict=True):
+            regression = found.logits.shape[1] == 1
+            scores = found.logits[:, 0] if regression else softmax(found.logits.astype("float64"), axis=1)[:, label]
+            for rank, (document, score) in enumerate(zip(found.documents, scores, strict=True), 1):
+                write(f"{name}\t{rank}\t{store.names[document]}\t{score:.6f}\n")
+
+
+def chosen_label(args: ScoreArgs, labels: Sequence[str]) -> int:
+    """The index of --label."""
+    if args.label is None:
+        return -1
+    if args.label not in labels:
+        known = f"one of {', '.join(labels)}" if labels else "left out: the model predicts a number"
+        raise UserError(f"--label {args.label}: must be {known}")
+    return labels.index(args.label)
+
+
+def read_candidates(path: str, queries: Sequence[str], documents: Sequence[str]) -> list[list[int]]:
+    """For each query the numbers of its candidates, from a file of `document` lines, which are for all, or of `query
+    TAB document` lines. Raises UserError naming file and row for a name that is not known."""
+    from distill.data.readers import column_names, read_columns
+
+    header = ("query", "document")[-len(column_names(path)) :]
+    columns, rows = read_columns(path, header, header)
+    number = {name: i for i, name in enumerate(documents)}
+    found: dict[str, list[int]] = {name: [] for name in queries}
+    for row, document, query in zip(rows, columns[-1], columns[0], strict=True):
+        if document not in number:
+            raise UserError(f"{path}:{row}: no document '{document}' in the store")
+        if len(header) == 1:
+            for of_query in found.values():
+                of_query.append(number[document])
+        elif query in found:
+            found[query].append(number[document])
+        else:
+            raise UserError(f"{path}:{row}: no query '{query}'")
+    return [found[name] for name in queries]
+
+
+@contextlib.contextmanager
+def opened(path: str | None) -> Iterator[Callable[[str], object]]:
+    """What writes to the terminal, or to a file that is there whole or not at all."""
+    from distill.files import atomic_path
+
+    if path is None:
+        yield sys.stdout.write
+        return
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        yield file.write
+
+
+if __name__ == "__main__":
+    run(main)
