@@ -207,6 +207,8 @@ def versions() -> dict[str, str]:
         "jieba",
         "gensim",
         "safetensors",
+        "onnxruntime",
+        "paddle2onnx",
     )
     found = {"python": platform.python_version()}
     for name in names:

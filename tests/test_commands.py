@@ -19,7 +19,8 @@ from distill import runtime
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (
-    "glue", "kd", "distill_lstm", "data_augmentation", "pkd", "theseus", "tinybert", "virt", "multistage", "tools", "benchmarks",
+    "glue", "kd", "distill_lstm", "data_augmentation", "pkd", "theseus", "tinybert", "virt", "multistage", "tools",
+    "benchmarks",
 )  # fmt: skip
 SCRIPTS = sorted(
     path

@@ -87,24 +87,47 @@ def compiled(layer: nn.Layer, inputs: Mapping[str, tuple[int, str]], precision: 
     inputs: rank and type of each argument of its forward, whose names they are. precision: fp32, or bf16 for matrix
     products in bfloat16. Takes about half a second to make.
     """
-    from paddle import inference
+    with tempfile.TemporaryDirectory() as folder:
+        save_static(layer, inputs, Path(folder) / "model")
+        return open_static(Path(folder) / "model", precision)
+
+
+STATIC_SUFFIXES = (".json", ".pdiparams")
+"""Of the two files of a static graph."""
+
+
+def save_static(layer: nn.Layer, inputs: Mapping[str, tuple[int, str]], prefix: Path) -> None:
+    """Write `prefix`.json and `prefix`.pdiparams: `layer` in eval mode, for any batch and length; it is as it was then.
+
+    The arguments are those of `compiled`.
+    """
     from paddle.static import InputSpec
 
     specs = [InputSpec([None] * rank, kind, name) for name, (rank, kind) in inputs.items()]
-    with tempfile.TemporaryDirectory() as folder, evaluating(layer):
+    with evaluating(layer):
         graph = paddle.jit.to_static(layer, input_spec=specs, full_graph=True)
-        paddle.jit.save(graph, f"{folder}/model")
-        config = inference.Config(*(str(Path(folder) / f"model.{ending}") for ending in ("json", "pdiparams")))
-        config.disable_gpu()
-        config.disable_glog_info()
+        try:
+            paddle.jit.save(graph, str(prefix))
+        finally:
+            graph.forward.rollback()
+
+
+def open_static(prefix: Path, precision: str = "fp32") -> Pass:
+    """The graph of `save_static`, run by Paddle Inference, with oneDNN where that is available."""
+    from paddle import inference
+
+    config = inference.Config(*(f"{prefix}{suffix}" for suffix in STATIC_SUFFIXES))
+    config.disable_gpu()
+    config.disable_glog_info()
+    if available():
         config.enable_mkldnn()
-        if precision == "bf16":
-            config.enable_mkldnn_bfloat16()
         # Batches come sorted by length, so one shape's plan is enough; each further one keeps memory.
         config.set_mkldnn_cache_capacity(1)
-        config.set_cpu_math_library_num_threads(runtime.threads())
-        predictor = inference.create_predictor(config)
-    return _Graph(predictor, inputs)
+    if precision == "bf16":
+        config.enable_mkldnn_bfloat16()
+    config.set_cpu_math_library_num_threads(runtime.threads())
+    predictor = inference.create_predictor(config)
+    return _Graph(predictor, predictor.get_input_names())
 
 
 class _Graph:
