@@ -7,7 +7,7 @@ TEACHER := $(VENV)/.teacher
 PIP_INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv teacher demo test lint results
+.PHONY: help venv teacher demo dashboard test lint results
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ teacher: $(TEACHER)  ## add the small pretrained BERT of the demo (90 MB)
 
 demo: $(STAMP) $(TEACHER)  ## distil a BERT into a BiLSTM in under 5 minutes; DATA_DIR=... runs it on SST-2
 	$(PYTHON) tools/demo.py $(if $(DATA_DIR),--data_dir "$(DATA_DIR)")
+
+dashboard: $(STAMP)  ## the runs below LOGDIR=... (models) in the browser, by VisualDL
+	$(PYTHON) tools/dashboard.py $(if $(LOGDIR),"$(LOGDIR)")
 
 test: $(STAMP)  ## run the tests and report the slowest
 	$(PYTHON) -m pytest -n 2 -q --durations=10
