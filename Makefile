@@ -23,7 +23,7 @@ dashboard: $(STAMP)  ## the runs below LOGDIR=... (models) in the browser, by Vi
 	$(PYTHON) tools/dashboard.py $(if $(LOGDIR),"$(LOGDIR)")
 
 test: $(STAMP)  ## run the tests and report the slowest
-	$(PYTHON) -m pytest -n 2 -q --durations=10
+	$(PYTHON) -m pytest -n 2 -q -rs --durations=10
 
 lint: $(STAMP)  ## ruff everywhere, mypy on distill/
 	$(PYTHON) -m ruff check .

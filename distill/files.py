@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; when the block ends well it is flushed to disk and renamed to `path`.
@@ -46,7 +49,7 @@ def disk_errors(path: str | Path) -> Iterator[None]:
             raise UserError(
                 f"{path}: the disk is full; free some space or choose another folder, then run the same command"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in _UNWRITABLE:
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         raise
 

@@ -1,49 +1,89 @@
 """Any finished model folder as one call from texts to logits: a teacher (BERT) or a student."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from paddle import nn
+from paddle import Tensor, nn
 
+from distill.data.pairs import PairLayout
+from distill.data.readers import Rows
 from distill.data.wordpiece import WordPiece
-from distill.encoders.folder import find_model, load_bert
+from distill.encoders import inference
+from distill.encoders.folder import ModelFolder, find_model, load_bert
+from distill.errors import UserError
 from distill.evaluation.evaluate import bert_forward, evaluating, predict
 from distill.files import read_json
+from distill.teachers.teacher import BertForPairs, load_pair_bert
 from models import bilstm
+from models.dual_encoder import TOWER_INPUTS, DualEncoder, load_dual_encoder
+
+Logits = Callable[[Sequence[str], Sequence[str] | None, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Texts as a model reads them. lengths: tokens of each row, [n]; batch(numbers of rows): the model's inputs, padded
+    to the longest of these rows."""
+
+    lengths: np.ndarray
+    batch: Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Predictor:
     """labels: class names in index order, () for regression; pair: whether it reads two texts, None: either;
-    logits(text_a, text_b, batch_size): [n, outputs] float32 in the texts' order; weights: the file that holds them."""
+    logits(text_a, text_b, batch_size): [n, outputs] float32 in the texts' order; weights: the file that holds them.
+
+    layer is `model` as a function of `inputs` (rank and type of each, as `distill.encoders.inference` takes them) to
+    logits [B, outputs], and `read` makes these inputs from texts: what another way of running it needs.
+    """
 
     model: nn.Layer
     weights: Path
     labels: tuple[str, ...]
     pair: bool | None
-    logits: Callable[[Sequence[str], Sequence[str] | None, int], np.ndarray]
+    logits: Logits
+    layer: nn.Layer
+    inputs: Mapping[str, tuple[int, str]]
+    read: Callable[[Sequence[str], Sequence[str] | None], Read]
+
+    def by(self, run: inference.Pass) -> Logits:
+        """As `logits`, its forward passes made by `run`: `inference.compiled(layer, inputs)`, an ONNX session, ..."""
+        return lambda text_a, text_b, batch_size: _in_batches(run, self.read(text_a, text_b), batch_size)
+
+    def fastest(self, text_a: Sequence[str], text_b: Sequence[str] | None, batch_size: int) -> Logits:
+        """For many rows like these: `logits`, or a graph made once, whichever took less time on a batch of them."""
+        if not inference.available():
+            return self.logits
+        read = self.read(text_a[:batch_size], text_b and text_b[:batch_size])
+        graph = inference.compiled(self.layer, self.inputs)
+        ways = {"eager": inference.eager(self.layer, self.inputs), "compiled": graph}
+        chosen = inference.faster(ways, read.batch(np.arange(len(read.lengths))))
+        return self.by(graph) if chosen == "compiled" else self.logits
 
 
 def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
-    """Open a folder that a recipe has written. `max_length`, at most its positions, is for BERT; a BiLSTM has its own.
+    """Open a folder that a recipe has written. `max_length`, at most its positions, is for a BERT; a BiLSTM and what
+    reads pairs in a layout of its own have theirs.
 
     Raises UserError when there is no model, or its parts do not fit each other.
     """
     config = Path(folder) / "config.json"
-    if config.is_file() and read_json(config).get("model_type") == "bilstm":
-        student, reader = bilstm.load_student(folder)
+    settings = read_json(config) if config.is_file() else {}
+    if settings.get("model_type") == "bilstm":
+        return _open_bilstm(Path(folder))
+    if "dual_encoder" in settings:
+        return _open_dual_encoder(Path(folder))
+    if "pairs" in settings:
+        return _open_pair_bert(Path(folder))
+    return _open_bert(folder, max_length)
 
-        def read(text_a: Sequence[str], text_b: Sequence[str] | None, batch_size: int) -> np.ndarray:
-            return bilstm.predict(student, reader.texts(text_a, text_b), batch_size)
 
-        weights = config.with_name("model.safetensors")
-        return Predictor(student, weights, student.config.labels, student.config.pair, read)
-
+def _open_bert(folder: str | Path, max_length: int) -> Predictor:
     found = find_model(folder)
     model, wordpiece = load_bert(folder, found.num_outputs, head="stored"), WordPiece.from_folder(found.folder)
-
     max_length = min(max_length, found.config.get("max_position_embeddings", max_length))
 
     def logits(text_a: Sequence[str], text_b: Sequence[str] | None, batch_size: int) -> np.ndarray:
@@ -52,6 +92,112 @@ def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
                 bert_forward(model), wordpiece.encode(text_a, text_b, max_length), batch_size, wordpiece.pad_id
             )
 
-    # A config without names: the classes are called by their numbers.
+    def read(text_a: Sequence[str], text_b: Sequence[str] | None) -> Read:
+        encoded = wordpiece.encode(text_a, text_b, max_length)
+        return Read(encoded.lengths, lambda rows: encoded.pad(rows, wordpiece.pad_id))
+
+    layer = inference.Classifier(model)
+    return Predictor(model, found.weights, _labels(found), None, logits, layer, inference.BERT_INPUTS, read)
+
+
+def _labels(found: ModelFolder) -> tuple[str, ...]:
+    """Of a config without names the classes are called by their numbers."""
     names = found.labels or tuple(map(str, range(found.num_outputs)))
-    return Predictor(model, found.weights, names if found.num_outputs > 1 else (), None, logits)
+    return names if found.num_outputs > 1 else ()
+
+
+def _open_bilstm(folder: Path) -> Predictor:
+    student, reader = bilstm.load_student(folder)
+
+    def logits(text_a: Sequence[str], text_b: Sequence[str] | None, batch_size: int) -> np.ndarray:
+        return bilstm.predict(student, reader.texts(text_a, text_b), batch_size)
+
+    def read(text_a: Sequence[str], text_b: Sequence[str] | None) -> Read:
+        texts = reader.texts(text_a, text_b)
+        return Read(texts.lengths, texts.batch)
+
+    names = ("ids", "lengths", "ids_b", "lengths_b")[: 4 if student.config.pair else 2]
+    inputs = {name: (2 if name.startswith("ids") else 1, "int64") for name in names}
+    config = student.config
+    return Predictor(student, folder / "model.safetensors", config.labels, config.pair, logits, student, inputs, read)
+
+
+class _Towers(nn.Layer):
+    """A dual encoder as a function of _TOWERS: logits [B, C]."""
+
+    def __init__(self, model: DualEncoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids_a: Tensor, positions_a: Tensor, mask_a: Tensor,
+        input_ids_b: Tensor, positions_b: Tensor, mask_b: Tensor,
+    ) -> Tensor:  # fmt: skip
+        of_a = {"input_ids_a": input_ids_a, "positions_a": positions_a, "mask_a": mask_a}
+        of_b = {"input_ids_b": input_ids_b, "positions_b": positions_b, "mask_b": mask_b}
+        logits: Tensor = self.model(of_a | of_b)
+        return logits
+
+
+class _Joint(nn.Layer):
+    """A BertForPairs as a function of _JOINT: logits [B, C]."""
+
+    def __init__(self, model: BertForPairs) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids, token_type_ids, positions, attention_mask=mask)
+        return logits
+
+
+_TOWERS = {f"{name}_{side}": of for side in "ab" for name, of in TOWER_INPUTS.items()}
+_JOINT = {"input_ids": (2, "int64"), "token_type_ids": (2, "int64"), "positions": (2, "int64"), "mask": (2, "float32")}
+
+
+def _open_dual_encoder(folder: Path) -> Predictor:
+    model = load_dual_encoder(folder)
+    assert model.lengths is not None and model.labels is not None
+    layout = PairLayout(*model.lengths, fixed=model.config.plain_mean)
+    return _of_pairs(folder, model, _Towers(model), _TOWERS, layout, model.labels)
+
+
+def _open_pair_bert(folder: Path) -> Predictor:
+    found, (model, layout) = find_model(folder), load_pair_bert(folder)
+    return _of_pairs(folder, model, _Joint(model), _JOINT, layout, _labels(found))
+
+
+def _of_pairs(
+    folder: Path,
+    model: nn.Layer,
+    layer: nn.Layer,
+    inputs: Mapping[str, tuple[int, str]],
+    layout: PairLayout,
+    labels: tuple[str, ...],
+) -> Predictor:
+    wordpiece, run = WordPiece.from_folder(folder), inference.eager(layer, inputs)
+
+    def read(text_a: Sequence[str], text_b: Sequence[str] | None) -> Read:
+        if text_b is None:
+            raise UserError(f"{folder}: reads two texts")
+        pairs = layout.encode(wordpiece, Rows(list(text_a), list(text_b), None, "texts"))
+        return Read(pairs.lengths, lambda rows: pairs.lay_out(rows, wordpiece.pad_id))
+
+    def logits(text_a: Sequence[str], text_b: Sequence[str] | None, batch_size: int) -> np.ndarray:
+        return _in_batches(run, read(text_a, text_b), batch_size)
+
+    return Predictor(model, find_model(folder).weights, labels, True, logits, layer, inputs, read)
+
+
+def _in_batches(run: inference.Pass, read: Read, batch_size: int) -> np.ndarray:
+    """Logits [n, C] float32 in row order; rows of similar length share a batch. Raises ValueError without rows."""
+    if not len(read.lengths):
+        raise ValueError("no rows to predict")
+    order = np.argsort(read.lengths, kind="stable")
+    ordered = np.concatenate(
+        [run(read.batch(order[start : start + batch_size]))[0] for start in range(0, len(order), batch_size)]
+    ).astype(np.float32)
+    logits = np.empty_like(ordered)
+    logits[order] = ordered
+    return logits

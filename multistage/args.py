@@ -1,9 +1,10 @@
 """Flags of train.py and test.py. What is trained and how stands in the file of --config (see config.py)."""
 
 import argparse
+import contextlib
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
@@ -42,6 +43,16 @@ class Flags:
                 "--distributed: one process alone; start `python -m paddle.distributed.launch --nproc_per_node 2 "
                 "train.py ...`, or leave --distributed out"
             )
+
+
+@contextlib.contextmanager
+def own_names() -> Iterator[None]:
+    """What the training loop says of its flags, in the names that they have here."""
+    try:
+        yield
+    except UserError as error:
+        line = str(error).replace("--output_dir", "--logdir").replace("--learning_rate", "[optim] learning_rate")
+        raise type(error)(line) from error
 
 
 class _Parser(argparse.ArgumentParser):

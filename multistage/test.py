@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     weights = weight_file(flags.checkpoint or config.folder(None))
     if not (weights.parent / "config.json").is_file():
         raise UserError(f"--checkpoint {weights.parent}: no config.json in it; pass the folder of a student")
+    run_of_best = weights.parent.parent
+    if weights.parent.name == "best" and (run_of_best / "run.yaml").is_file() and not flags.logdir:
+        raise UserError(f"{run_of_best}: its training has not ended; pass --logdir, a folder for the results")
     folder = Path(flags.logdir).expanduser() if flags.logdir else weights.parent / TEST_FOLDER
     student = load_sentence_encoder(weights.parent)
     texts = Texts(config, flags.data_dir, testing=True, training=False)

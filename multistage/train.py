@@ -14,10 +14,11 @@ from typing import Any
 from distill import runtime
 from distill.cli import run
 from distill.errors import UserError
-from multistage.args import parse
+from multistage.args import own_names, parse
 from multistage.config import COSMETIC, Config
 
 
+@own_names()
 def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the student's folder."""
     # 1. Flags and config, before anything heavy is imported.
@@ -87,8 +88,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
             return batch | {name: scale * found.batch(chosen) for name, found in vectors.items()}
 
     def dev_scores() -> dict[str, float]:
-        scores = sts_scores(lambda some: student.encode(some, options.eval_batch_size), texts.sts["dev"])["mean"]
-        return scores | spread_scores(this_run, student.encode(looked_at), their_look)
+        vectors: dict[str, np.ndarray] = {}
+
+        def encode(some: list[str]) -> np.ndarray:
+            found = student.encode(some, options.eval_batch_size)
+            vectors.update(zip(some, found, strict=True))
+            return found
+
+        scores = sts_scores(encode, texts.sts["dev"])["mean"]
+        return scores | spread_scores(this_run, np.stack([vectors[text] for text in looked_at]), their_look)
 
     lengths = np.maximum(ids["source"].lengths, ids["target"].lengths)
     plan = InterleavedBatches(lengths, train, options.batch_size, flags.seed, runtime.rank(), runtime.world_size())

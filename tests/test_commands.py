@@ -32,7 +32,7 @@ DOCUMENTS = sorted(
     path for path in (ROOT.glob("*.md"), ROOT.glob("*/*.md")) for path in path if ".venv" not in path.parts
 )
 PRESETS = sorted(ROOT.glob("*/presets/*.yaml"))
-OTHER_PROGRAMS = {"cd", "export", "git", "pip", "source", "visualdl", "wget", ".ci/run"}
+OTHER_PROGRAMS = {"cd", "export", "git", "pip", "source", "unzip", "visualdl", "wget", ".ci/run"}
 
 # The commands of the original document of this job, as they stand there.
 PUBLISHED = r"""
@@ -196,8 +196,9 @@ def parsed(script: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> ob
         if home.__name__ == "tools.results":
             patch.setattr(home, "keep", begins)
             patch.setattr(home, "READMES", ())
-        if home.__name__ == "tools.doctor":
-            patch.setattr(home, "report", begins)
+        begun_by = {"tools.doctor": "report", "tools.serve": "start", "tools.bench": "bench"}
+        if home.__name__ in begun_by:
+            patch.setattr(home, begun_by[home.__name__], begins)
         with contextlib.suppress(Parsed):
             module.main()
     return found[0] if found else None

@@ -68,7 +68,7 @@ def test_make_help_lists_every_command_without_an_environment(tmp_path: Path) ->
         ["make", "-s", "help", f"VENV={tmp_path}/none"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     commands = [line.split()[0] for line in out.splitlines()]
-    assert commands == ["help", "venv", "teacher", "demo", "test", "lint", "results"]
+    assert commands == ["help", "venv", "teacher", "demo", "dashboard", "test", "lint", "results"]
 
 
 def test_make_venv_refuses_another_python_with_one_line(tmp_path: Path) -> None:

@@ -102,12 +102,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
     args = parse(ExportArgs, argv, __doc__)
     if not args.folder:
         raise UserError("give the folder of a model: python tools/export.py FOLDER --data_dir ...")
+    if not Path(args.folder).exists():
+        raise UserError(f"{args.folder}: no such folder; give that of a finished model")
     from distill.deploy import parity
 
     budgets = parity.budgets(args.max_logit_difference, args.min_agreement, args.max_metric_drop)
     runtime.start("cpu")
-    from distill.deploy.bundle import is_bundle
+    from distill.deploy import is_bundle
     from distill.encoders import inference
+    from distill.files import disk_errors
     from distill.training import checkpoint
 
     if args.variant == "bf16":
@@ -125,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         check_labels(args.folder, source.labels, task)
     place = checkpoint.beside(target)
     try:
-        place.mkdir(parents=True)
+        with disk_errors(target):
+            place.mkdir(parents=True)
         export(source, rows, task, args, budgets, place)
         checkpoint.replace_folder(place, target)
     except parity.ParityError as error:
@@ -209,6 +213,9 @@ def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows")
     if source.settings["kind"] != "vectors" and source.settings["pair"] != pair:
         needed = "two texts" if source.settings["pair"] else "one text"
         raise UserError(f"{folder}: reads {needed}, rows of {rows.source} have {'two texts' if pair else 'one text'}")
+    own = source.settings.get("max_length") or sum(source.settings["max_lengths"]) - 1
+    if args.max_seq_length not in (None, own):
+        raise UserError(f"--max_seq_length {args.max_seq_length}: {folder} reads {own} tokens; leave the flag out")
     if args.cascade_threshold is not None:
         if source.settings["kind"] != "classes":
             raise UserError("--cascade_threshold: only classes have a probability; leave it out for this model")
@@ -405,9 +412,11 @@ def export(
     bfloat16 = "bf16" in gate.hops and "bf16" not in refused
     own = {"precision": "int8" if shipped == "int8" else "fp32", "paddle_precision": "bf16" if bfloat16 else "fp32"}
 
-    if source.settings["reads"] == "apart" and shipped == "int8" and args.max_logit_difference is None:
+    if source.settings["reads"] == "apart" and shipped == "int8":
         # Scales depend on the padding, and in training the padding of texts that are read apart stands inside of them.
-        gate.budgets["bundle"] = parity.DEFAULTS["bf16"]
+        wider = parity.DEFAULTS | {"bundle": parity.DEFAULTS["bf16"]}
+        asked = (args.max_logit_difference, args.min_agreement, args.max_metric_drop)
+        gate.budgets["bundle"] = parity.budgets(*asked, wider)["bundle"]
     texts: list[Any] = (
         rows.text_a if rows.text_b is None else list(map(list, zip(rows.text_a, rows.text_b, strict=True)))
     )

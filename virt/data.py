@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 
 from distill.data.pairs import PairLayout
 from distill.data.readers import Rows, column_names, read_rows
-from distill.data.tasks import Task, load_rows, load_task
+from distill.data.tasks import Task, get_task, load_rows, load_task
 from distill.data.wordpiece import WordPiece
 from distill.data.words import read_vocabulary
 from distill.encoders import cpu
@@ -53,16 +53,29 @@ def _jsonl_files(args: PairOptions, task: Task) -> dict[str, Path]:
     if not args.data_dir or task.name == "own" or task.regression:
         return {}
     root = Path(args.data_dir).expanduser()
-    name = task.name.replace("-", "").lower()
-    inside = [path for path in root.glob("*/train.jsonl") if path.parent.name.replace("-", "").lower() == name]
+    inside = [path for path in root.glob("*/train.jsonl") if _task_of(path.parent) == task.name]
     train = next((path for path in (*sorted(inside), root / "train.jsonl") if path.is_file()), None)
-    if train is None or "seq1" not in column_names(train):
+    if train is None:
         return {}
+    # A folder in the official layout may hold such a file too.
+    official = task.name == "BoolQ" or any(root.glob("train.tsv")) or any(root.glob("*/train.tsv"))
+    if official and "seq1" not in column_names(train):
+        return {}
+    if _task_of(train.parent) not in (None, task.name):
+        raise UserError(f"{train}: in the folder of {_task_of(train.parent)}, but --task_name is {args.task_name}")
     dev = [train.with_name(name) for name in ("dev.jsonl", "val.jsonl")]
     found = [path for path in dev if path.is_file()]
     if not found:
         raise UserError(f"{dev[0]}: no such file, nor {dev[1].name} beside it (the dev split of {task.name})")
     return {"train": train, "dev": found[0]}
+
+
+def _task_of(folder: Path) -> str | None:
+    """The task that a folder is called after, in any spelling; None when it is called otherwise."""
+    try:
+        return get_task(folder.resolve().name).name
+    except UserError:
+        return None
 
 
 def find_start(flag: str, path: str, args: PairOptions) -> ModelFolder:

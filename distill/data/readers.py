@@ -7,18 +7,21 @@ the row.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from distill.errors import UserError
 
+csv.field_size_limit(2**31 - 1)  # a text may be longer than the 131,072 characters that csv allows
 _FORMATS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
 
 
@@ -118,13 +121,35 @@ def read_columns(
     Raises UserError for a missing file or column, a row with too few or too many columns, bytes that are not UTF-8,
     invalid csv or JSON, and a file without rows.
     """
-    if file_format(path) == "jsonl":
-        picked, numbers = _read_json(path, names)
-    else:
-        picked, numbers = _read_table(path, names, header, short_row_help)
+    picked, numbers = [], []
+    for number, values in stream_columns(path, names, header, short_row_help):
+        picked.append(values)
+        numbers.append(number)
     if not picked:
         raise UserError(f"{path}: the split is empty (no rows)")
-    return [[value.strip() for value in column] for column in zip(*picked, strict=True)], numbers
+    return [list(column) for column in zip(*picked, strict=True)], numbers
+
+
+def stream_columns(
+    path: str | Path,
+    names: Sequence[str] | Callable[[Sequence[str]], Sequence[str]],
+    header: Sequence[str] | None = None,
+    short_row_help: str = "",
+    kind: str | None = None,
+    stream: BinaryIO | None = None,
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """As `read_columns`, a row after the other in constant memory: its line number and its values.
+
+    names: or a function that chooses them from the header (of jsonl, the first row's keys). kind: tsv, csv or jsonl,
+    where the suffix does not tell. stream: an open file; `path` then is only what messages call it.
+    """
+    kind = kind or file_format(path)
+    if kind == "jsonl":
+        rows = _json_rows(path, names, stream)
+    else:
+        rows = _table_rows(path, names, header, short_row_help, kind, stream)
+    for number, values in rows:
+        yield number, tuple(map(str.strip, values))
 
 
 def read_rows(
@@ -208,31 +233,42 @@ def file_format(path: str | Path) -> str:
     return _FORMATS[suffix]
 
 
-def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1 and lines with their ends. Only LF ends a line: texts may hold U+2028, U+0085 and lone CR."""
-    try:
-        handle = open(path, "rb")  # noqa: SIM115 (closed below; only the opening's errors belong to this block)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    with handle:
-        for number, raw in enumerate(handle, 1):
+def numbered_lines(path: str | Path, stream: BinaryIO | None = None) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and lines with their ends. Only LF ends a line: texts may hold U+2028, U+0085 and lone CR.
+
+    stream: an open file; `path` then is only what messages call it.
+    """
+    if stream is None:
+        try:
+            stream = open(path, "rb")  # noqa: SIM115 (closed below; only the opening's errors belong to this block)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    place = 0
+    with contextlib.closing(stream):
+        for number, raw in enumerate(stream, 1):
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                byte = handle.tell() - len(raw) + error.start
+                byte = place + error.start
                 raise UserError(f"{path}:{number}: not UTF-8 text (byte {byte}); save the file as UTF-8") from None
+            place += len(raw)
             yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
-def numbered_records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """The number of each row's first line, and its fields; an empty line has one field or none."""
-    if file_format(path) == "tsv":
-        for number, line in numbered_lines(path):
+def numbered_records(
+    path: str | Path, kind: str | None = None, stream: BinaryIO | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """The number of each row's first line, and its fields; an empty line has one field or none.
+
+    kind: tsv or csv, where the suffix does not tell; stream: as in `numbered_lines`.
+    """
+    if (kind or file_format(path)) == "tsv":
+        for number, line in numbered_lines(path, stream):
             yield number, line.rstrip("\r\n").split("\t")
         return
-    reader = csv.reader((line for _, line in numbered_lines(path)), strict=True)
+    reader = csv.reader((line for _, line in numbered_lines(path, stream)), strict=True)
     while True:
         number = reader.line_num + 1  # a quoted field may run over several lines
         try:
@@ -240,16 +276,23 @@ def numbered_records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise UserError(f"{path}:{number}: not valid csv ({error})") from None
+            why = "lines end with CR alone; save it with LF or CRLF" if "new-line character" in str(error) else error
+            raise UserError(f"{path}:{number}: not valid csv ({why})") from None
         yield number, fields
 
 
-def _read_table(
-    path: str | Path, names: Sequence[str], header: Sequence[str] | None, short_row_help: str
-) -> tuple[list[tuple[str, ...]], list[int]]:
-    records = numbered_records(path)
+def _table_rows(
+    path: str | Path,
+    names: Sequence[str] | Callable[[Sequence[str]], Sequence[str]],
+    header: Sequence[str] | None,
+    short_row_help: str,
+    kind: str,
+    stream: BinaryIO | None,
+) -> Iterator[tuple[int, Sequence[str]]]:
+    records = numbered_records(path, kind, stream)
     if header is None:
         header = [name.strip() for name in next(records, (0, []))[1]]
+    names = names(header) if callable(names) else names
     places = []
     for name in names:
         if header.count(name) != 1:
@@ -259,7 +302,6 @@ def _read_table(
     # itemgetter of a single place gives the bare value; of a slice, a list with it.
     pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
     width, empty = len(header), 0
-    picked, numbers = [], []
     for number, fields in records:
         if len(fields) != width or width == 1:
             if len(fields) <= 1 and not "".join(fields).strip():
@@ -273,21 +315,21 @@ def _read_table(
                 )
         if empty:
             raise UserError(f"{path}:{empty}: the row is empty; remove it")
-        picked.append(pick(fields))
-        numbers.append(number)
-    return picked, numbers
+        yield number, pick(fields)
 
 
-def _read_json(path: str | Path, names: Sequence[str]) -> tuple[list[tuple[str, ...]], list[int]]:
-    picked, numbers = [], []
+def _json_rows(
+    path: str | Path, names: Sequence[str] | Callable[[Sequence[str]], Sequence[str]], stream: BinaryIO | None
+) -> Iterator[tuple[int, Sequence[str]]]:
     empty = 0
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(path, stream):
         if not line.strip():
             empty = empty or number
             continue
         if empty:
             raise UserError(f"{path}:{empty}: the row is empty; remove it")
         row = json_object(path, number, line)
+        names = names(list(row)) if callable(names) else names
         values = []
         for name in names:
             outer, _, inner = name.partition(".")
@@ -300,9 +342,7 @@ def _read_json(path: str | Path, names: Sequence[str]) -> tuple[list[tuple[str, 
             if not isinstance(value, str | int | float):
                 raise UserError(f"{path}:{number}: '{name}' is neither text nor a number nor true or false")
             values.append(value if isinstance(value, str) else json.dumps(value))
-        picked.append(tuple(values))
-        numbers.append(number)
-    return picked, numbers
+        yield number, values
 
 
 def json_object(path: str | Path, number: int, line: str) -> dict[str, object]:

@@ -172,10 +172,19 @@ def load_task(options: TaskOptions) -> Task:
     if not paths:
         if _plain(options.task_name) == "own":
             raise UserError("--task_name own: give the rows with --train_file, --dev_file, --test_file")
+        for flag in ("text_column", "text_pair_column", "label_column", "regression"):
+            if getattr(options, flag):
+                raise UserError(f"--{flag} is for your own data: give its rows with --train_file, or leave it out")
         return get_task(options.task_name)
     if not options.train_file and not options.regression:
         raise UserError("--train_file is needed for your own data: its labels are the classes (--regression: scores)")
     text_a, text_b = _own_texts(options, paths[0])
+    used = [name for name in (text_a, text_b, options.label_column or "label") if name is not None]
+    if len(set(used)) < len(used):
+        raise UserError(
+            f"{paths[0]}: a column is used twice ({', '.join(used)}); see --text_column, --text_pair_column and "
+            "--label_column"
+        )
     if options.regression:
         (texts,), _ = read_columns(paths[0], [text_a])
         return Task("own", (), "pearson_spearman", text_b is not None, _language(texts))
@@ -307,21 +316,28 @@ _PAIR_NAMES = (("text_a", "text_b"), ("sentence1", "sentence2"))
 
 def _own_texts(options: TaskOptions, path: str | Path) -> tuple[str, str | None]:
     """The names of the text columns of one of the own files."""
-    names = column_names(path)
+    return text_columns(column_names(path), options.text_column, options.text_pair_column, path)
+
+
+def text_columns(
+    names: Sequence[str], text: str | None, text_pair: str | None, path: str | Path
+) -> tuple[str, str | None]:
+    """Which of a file's columns `names` hold the text, and the second one of pairs; `text` and `text_pair` are what
+    --text_column and --text_pair_column say. Raises UserError naming `path` when they are not there."""
     found = f"columns found: {shortened(names)}"
-    for flag, name in (("--text_column", options.text_column), ("--text_pair_column", options.text_pair_column)):
+    for flag, name in (("--text_column", text), ("--text_pair_column", text_pair)):
         if name is not None and name not in names:
             raise UserError(f"{flag} {name}: no such column in {path} ({found})")
-    if options.text_column:
-        return options.text_column, options.text_pair_column
-    candidates = [name for name in _TEXT_NAMES if name in names and name != options.text_pair_column]
-    if not options.text_pair_column:
+    if text:
+        return text, text_pair
+    candidates = [name for name in _TEXT_NAMES if name in names and name != text_pair]
+    if not text_pair:
         for first, second in _PAIR_NAMES:
             if first in names and second in names:
                 return first, second
     if not candidates:
         raise UserError(f"{path}: no column {', '.join(_TEXT_NAMES)} ({found}); name the text with --text_column")
-    return candidates[0], options.text_pair_column
+    return candidates[0], text_pair
 
 
 def _own_label(options: TaskOptions, path: str | Path) -> str:

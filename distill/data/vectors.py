@@ -88,7 +88,7 @@ def _read_text(path: Path) -> tuple[list[str], np.ndarray]:
                 numbers[word] = line
                 values.extend(vector)
     if not numbers:
-        raise UserError(f"{path}:{line}: no word vectors in this file")
+        raise UserError(f"{path}: no word vectors in this file")
     if declared is not None and line - 1 < declared[0]:
         raise UserError(f"{path}:{line}: the file ends after {line - 1} of {declared[0]} words; download it again")
     return list(numbers), np.frombuffer(values, np.float32).reshape(-1, dimension)

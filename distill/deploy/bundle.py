@@ -31,11 +31,6 @@ Row = str | list[str]
 """One text or two."""
 
 
-def is_bundle(folder: str | Path) -> bool:
-    """Whether the folder is one that `write_bundle` wrote."""
-    return all((Path(folder) / name).is_file() for name in ("golden.json", "settings.json", "predict.py"))
-
-
 def write_bundle(
     folder: Path,
     graphs: Mapping[str, Path],

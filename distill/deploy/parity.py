@@ -40,14 +40,16 @@ _EXACT, _ROUNDED = Budget(1e-3, 0.995, 0.002), Budget(0.1, 0.99, 0.005)
 DEFAULTS = {"static": _EXACT, "onnx": _EXACT, "bundle": _EXACT, "bf16": _ROUNDED, "int8": Budget(2.0, 0.97, 0.01)}
 
 
-def budgets(differences: str | None, agreements: str | None, drops: str | None) -> dict[str, Budget]:
-    """The budget of each hop. Each text is a number for all of them, or HOP=NUMBER,... for some; None: DEFAULTS.
+def budgets(
+    differences: str | None, agreements: str | None, drops: str | None, defaults: Mapping[str, Budget] = DEFAULTS
+) -> dict[str, Budget]:
+    """The budget of each hop. Each text is a number for all of them, or HOP=NUMBER,... for some; the rest: `defaults`.
 
     Raises UserError naming the flag.
     """
     flags = ("max_logit_difference", "min_agreement", "max_metric_drop")
     chosen = {
-        flag: _numbers(flag, text, {hop: getattr(budget, flag) for hop, budget in DEFAULTS.items()})
+        flag: _numbers(flag, text, {hop: getattr(budget, flag) for hop, budget in defaults.items()})
         for flag, text in zip(flags, (differences, agreements, drops), strict=True)
     }
     return {hop: Budget(*(chosen[flag][hop] for flag in flags)) for hop in HOPS}

@@ -316,7 +316,7 @@ def _download(name: str, kinds: Sequence[str]) -> Path:
     except UserError:
         raise
     except Exception as error:  # the download raises whatever its many backends raise
-        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        reason = re.split(r"(?<=[.'])\s", str(error).strip().split("\n")[0])[0] or type(error).__name__
         raise UserError(
             f"{name}: no such folder, and cannot download it ({reason}); pass a local folder with the model"
         ) from None

@@ -148,7 +148,8 @@ def build_student(
             )
         if layers not in (None, len(layer_indices)):
             raise UserError(
-                f"{len(layer_indices)} teacher layers were chosen for a student of {layers} layers: give {layers}"
+                f"{len(layer_indices)} teacher layers were chosen for a student of {layers} layers: give {layers}; "
+                "see --student_init and --student_layers"
             )
         source = tuple(layer_indices)
     elif layer_indices is not None:
@@ -161,7 +162,10 @@ def build_student(
     if init != "random":
         missing = [x for x in source if not 1 <= x <= depth]
         if missing:
-            raise UserError(f"the teacher has no layer {missing[0]} to copy: its layers are 1 to {depth}")
+            raise UserError(
+                f"the teacher has no layer {missing[0]} to copy: its layers are 1 to {depth}; see --student_init and "
+                "--student_layers"
+            )
         for name in ("hidden_size", "intermediate_size", "num_attention_heads"):
             ours, theirs = getattr(config, name), getattr(teacher_config, name)
             if ours != theirs:

@@ -274,7 +274,8 @@ class Teacher:
                 left = sum(int(absent[late].sum()) for late in needed[number:])
                 log(
                     f"teacher cache: {left:,} rows do not fit into {root} (--cache_limit_gb "
-                    f"{self.options.cache_limit_gb:g}); they are computed each time they are needed"
+                    f"{self.options.cache_limit_gb:g}); they are computed each time they are needed; "
+                    "delete the folder or raise the limit"
                 )
                 return needed[:number]
         return needed
@@ -516,7 +517,7 @@ def _check_classes(logits: np.ndarray, rows: Rows, task: Task) -> tuple[dict[str
     if permuted > max(accuracy, majority) + 0.05:
         order = ", ".join(task.labels[i] for i in np.argsort(meant))
         text += f"; with its outputs read as ({order}) accuracy is {permuted:.3f}: its labels are in another order"
-    return figures, f"no better than chance: {text}"
+    return figures, f"no better than chance: {text}; was it fine-tuned on this task?"
 
 
 def _check_regression(scores: np.ndarray, rows: Rows) -> tuple[dict[str, float], str | None]:
@@ -534,5 +535,6 @@ def _check_regression(scores: np.ndarray, rows: Rows) -> tuple[dict[str, float],
         return figures, None
     return (
         figures,
-        f"no better than chance: Pearson {pearson:.3f} on {len(labels):,} dev rows, chance reaches {chance:.3f}",
+        f"no better than chance: Pearson {pearson:.3f} on {len(labels):,} dev rows, chance reaches {chance:.3f}; "
+        "was it fine-tuned on this task?",
     )

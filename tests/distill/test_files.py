@@ -35,6 +35,12 @@ def test_a_refusing_disk_is_one_line_with_the_path(
     assert str(path) in str(error.value) and path.read_text() == "old" and os.listdir(tmp_path) == ["kept.txt"]
 
 
+def test_a_file_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/new.json: cannot be written"):
+        files.write_json(tmp_path / "file" / "new.json", {})
+
+
 def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), files.disk_errors(tmp_path):
         raise ZeroDivisionError

@@ -12,8 +12,7 @@ from distill.data.readers import Rows
 from distill.data.wordpiece import WordPiece
 from distill.data.words import WordVocab, segment
 from distill.deploy import export as graphs
-from distill.deploy import parity
-from distill.deploy.bundle import is_bundle
+from distill.deploy import is_bundle, parity
 from distill.deploy.parity import Latency
 from distill.deploy.predict import Predictor
 from distill.encoders import inference

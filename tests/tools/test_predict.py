@@ -1,20 +1,79 @@
 """Folders of teachers and students as one call, and what predict.py and evaluate.py print of them."""
 
+import hashlib
+import io
 import json
+import os
+import subprocess
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
+from distill.data.pairs import PairLayout
+from distill.data.readers import Rows
 from distill.data.wordpiece import WordPiece
 from distill.data.words import WordVocab
 from distill.errors import UserError
 from models import bilstm
 from models.predictor import open_folder
-from tests.tiny import make_bert_folder, make_glue_data
+from tests.tiny import VOCAB, make_bert_folder, make_glue_data
 from tools import evaluate, predict
 
 TEXTS = ["a good film", "the plot was dull and weak ."]
+TABLE = np.random.default_rng(0).normal(size=(len(VOCAB), 2)).astype(np.float32)
+
+
+def make_bundle(folder, labels=("neg", "pos")):
+    """A bundle without an export: the logits are the sums of a table's rows over the tokens."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["real"]),
+        helper.make_node("Mul", ["rows", "real"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "middle"], ["sums"], keepdims=0),
+        helper.make_node("Cast", ["token_type_ids"], ["types"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["types", "middle"], ["second"], keepdims=1),
+        helper.make_node("Add", ["sums", "second"], ["logits"]),  # the same for all classes
+    ]
+    inputs = [
+        helper.make_tensor_value_info(name, kind, ["b", "l"])
+        for name, kind in (
+            ("input_ids", TensorProto.INT64), ("token_type_ids", TensorProto.INT64), ("mask", TensorProto.FLOAT)
+        )
+    ]  # fmt: skip
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", max(len(labels), 1)])]
+    table = TABLE if labels else TABLE[:, :1]
+    constants = [("table", table), ("last", np.array([2], np.int64)), ("middle", np.array([1], np.int64))]
+    graph = helper.make_graph(nodes, "bag", inputs, outputs, [numpy_helper.from_array(a, n) for n, a in constants])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    folder.mkdir()
+    onnx.save(model, folder / "model.onnx")
+    settings = {"format": 1, "kind": "classifier", "reads": "bert", "pair": None, "max_length": 64, "pad_id": 0}
+    settings |= {"wordpiece": {"lowercase": True, "strip_accents": True}}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "labels.json").write_text(json.dumps(labels))
+    (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+
+    from distill.deploy.predict import Predictor
+
+    predictor = Predictor(folder)
+    golden = {"rows": TEXTS, "ids": [predictor.encode(text) for text in TEXTS], "tolerance": 1e-4}
+    golden["outputs"] = predictor.logits(TEXTS).tolist()
+    golden["sha256"] = {"model.onnx": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()}
+    (folder / "golden.json").write_text(json.dumps(golden))
+    return folder
+
+
+def of_bundle(text):
+    """The label and the probability that `make_bundle` gives a text of whole words."""
+    ids = [VOCAB.index(word) for word in ("[CLS]", *text.split(), "[SEP]")]
+    share = softmax(TABLE[ids].astype(np.float64).sum(axis=0))
+    return ("neg", "pos")[share.argmax()], share.max()
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +202,257 @@ def test_models_of_another_task_are_not_evaluated(labels, pair, expected, bert, 
     with pytest.raises(UserError, match=expected):
         evaluate.main([str(tmp_path / "student"), "--data_dir", str(tmp_path / "data")])
     assert not (tmp_path / "student" / "evaluation.json").exists()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+def run_script(*argv, **more):
+    command = [sys.executable, predict.__file__, *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, **more)
+
+
+def test_a_bundle_classifies_without_paddle(bundle, tmp_path):
+    probe = "import runpy, sys; sys.argv = sys.argv[1:]\ntry:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    probe += "finally:\n    print([name for name in sys.modules if name.startswith('paddle')])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", probe, predict.__file__, bundle, *TEXTS], capture_output=True, text=True
+    )
+    *lines, loaded = done.stdout.splitlines()
+    assert loaded == "[]" and not done.stderr
+    expected = [of_bundle(text) for text in TEXTS]
+    assert lines == [f"{label}\t{share:.4f}\t{text}" for (label, share), text in zip(expected, TEXTS, strict=True)]
+    assert predict.classify(str(bundle), ["\t".join(TEXTS)])[0].count("\t") == 3  # a pair is read too
+    numbers = make_bundle(tmp_path / "numbers", ())
+    (line,) = predict.classify(str(numbers), TEXTS[:1])
+    assert line == f"{TABLE[[VOCAB.index(w) for w in ('[CLS]', *TEXTS[0].split(), '[SEP]')], 0].sum():.4f}\t{TEXTS[0]}"
+
+
+def test_a_damaged_bundle_and_a_device_it_cannot_use(bundle, tmp_path):
+    spoilt = make_bundle(tmp_path / "spoilt")
+    (spoilt / "model.onnx").write_bytes((spoilt / "model.onnx").read_bytes()[:100])
+    with pytest.raises(UserError, match="model.onnx: truncated"):
+        predict.main([str(spoilt), "a"])
+    with pytest.raises(UserError, match="--device gpu: a bundle runs on the CPU"):
+        predict.main([str(bundle), "a", "--device", "gpu"])
+
+
+FILES = {
+    "txt": "a good film\nthe plot was dull and weak .\n\n",
+    "tsv": "\ufeffid\ttext\r\n1\ta good film\r\n2\t the plot was dull and weak .\r\n",
+    "csv": 'id,sentence\n1,a good film\n2,"the plot was dull and weak ."\n',
+    "jsonl": '{"text": "a good film"}\n{"id": 2, "text": "the plot was dull and weak ."}\n',
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("where", ["file", "standard input"])
+def test_every_format_of_input(kind, where, bundle, tmp_path, capsys, monkeypatch):
+    """The output has a header where the input has one; a file and standard input give the same."""
+    content = FILES[kind].encode()
+    source = ["--input", str(tmp_path / f"texts.{kind}")]
+    if where == "file":
+        (tmp_path / f"texts.{kind}").write_bytes(content)
+    else:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        source = ["--input", "-", "--input_format", kind]
+    predict.main([str(bundle), *source])
+    header, lines = ["label\tprobability\ttext"] * (kind in ("tsv", "csv")), predict.classify(str(bundle), TEXTS)
+    assert capsys.readouterr().out.splitlines() == header + lines
+
+
+def test_pairs_and_json(bundle, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text('sentence1,sentence2,label\n"a\tgood\nfilm",the movie,1\nbad,"a, b",0\n')
+    predict.main([str(bundle), "--input", str(tmp_path / "a.csv"), "--output", str(tmp_path / "out.tsv")])
+    header, first, second = (tmp_path / "out.tsv").read_text().splitlines()
+    assert header == "label\tprobability\ttext\ttext_pair"
+    assert first.split("\t")[2:] == ["a good film", "the movie"] and second.split("\t")[2:] == ["bad", "a, b"]
+    predict.main([str(bundle), "--input", str(tmp_path / "a.csv"), "--output", str(tmp_path / "out.jsonl")])
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["text"], row["text_pair"]) for row in rows] == [("a\tgood\nfilm", "the movie"), ("bad", "a, b")]
+    for row, line in zip(rows, (first, second), strict=True):
+        assert [row["label"], f"{row['score']:.4f}"] == line.split("\t")[:2]
+        assert sum(row["probabilities"].values()) == pytest.approx(1) and list(row["probabilities"]) == ["neg", "pos"]
+        assert row["probabilities"][row["label"]] == row["score"] == max(row["probabilities"].values())
+    flags = ["--text_column", "sentence2", "--output_format", "jsonl"]
+    predict.main([str(bundle), "--input", str(tmp_path / "a.csv"), *flags])
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["the movie", "a, b"]
+
+
+class Counting:
+    """A model whose answers tell its rows: the label of a text `row N` is N."""
+
+    def __init__(self):
+        self.sizes, self.many = [], []
+
+    def model(self):
+        def answers(rows):
+            self.sizes.append(len(rows))
+            return [{"label": row[0].split()[1], "score": 0.5, "probabilities": {}} for row in rows]
+
+        return predict.Model(False, answers, lambda rows: self.many.append(len(rows)))
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_100_000_rows_keep_their_order_and_count(kind, tmp_path, monkeypatch):
+    counting = Counting()
+    predicted(counting, kind, 100_000, tmp_path, monkeypatch)
+    found = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert [label for label, _, _ in found] == [str(i) for i in range(100_000)]
+    assert all(text.startswith(f"row {label}") for label, _, text in found)
+    assert max(counting.sizes) == counting.many[0] == 4096 and len(counting.many) == 1
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "_CHUNK", 256)
+    peaks = []
+    for count in (100, 2_000, 10_000):  # the first one imports what there is to import
+        tracemalloc.start()
+        predicted(Counting(), "jsonl", count, tmp_path, monkeypatch)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
+
+
+def predicted(counting, kind, count, folder, monkeypatch):
+    line = {"txt": "row {0} {1}\n", "jsonl": '{{"text": "row {0} {1}"}}\n'}[kind]
+    with open(folder / f"texts.{kind}", "w") as out:
+        out.writelines(line.format(i, "x" * (i % 50)) for i in range(count))
+    monkeypatch.setattr(predict, "open_model", lambda *_: counting.model())
+    predict.main(["model", "--input", str(folder / f"texts.{kind}"), "--output", str(folder / "out.tsv")])
+
+
+def test_many_rows_take_the_fastest_way_with_the_same_answers(bert, tmp_path, monkeypatch):
+    """Whichever way is taken, a folder of any kind gives the numbers of its plain one."""
+    import paddle
+
+    from distill.encoders import inference
+    from distill.encoders.folder import load_bert
+    from distill.teachers.teacher import BertForPairs, save_pair_bert
+    from models.dual_encoder import create_dual_encoder, save_dual_encoder
+
+    wordpiece = WordPiece.from_folder(bert)
+    make_student(tmp_path / "one", vocabulary=wordpiece)
+    make_student(tmp_path / "two", pair=True, vocabulary=wordpiece)
+    dual = create_dual_encoder("late_fusion", load_bert(bert), 2, seed=1)
+    save_dual_encoder(tmp_path / "dual", dual, wordpiece, ("0", "1"), (16, 12))
+    joint = BertForPairs(load_bert(bert), 2, "mean", seed=1)
+    save_pair_bert(joint, tmp_path / "joint", wordpiece, ("a", "b"), PairLayout(16, 12))
+    texts = ["a good film", "the plot was dull and weak .", "bad"] * 7
+    turned = texts[::-1]
+    second_texts = {bert: turned, tmp_path / "one": None, tmp_path / "two": turned, tmp_path / "dual": turned}
+    second_texts[tmp_path / "joint"] = turned
+    pairs = PairLayout(16, 12).encode(wordpiece, Rows(texts, turned, None, "texts")).lay_out(np.arange(21))
+    batch = {name: paddle.to_tensor(value) for name, value in pairs.items()}
+    with inference.evaluating(dual), inference.evaluating(joint):
+        tokens = [batch[name] for name in ("input_ids", "token_type_ids", "positions")]
+        own = {"dual": dual(batch), "joint": joint(*tokens, attention_mask=batch["mask"])}
+    for folder, second in second_texts.items():
+        predictor = open_folder(folder)
+        assert predictor.pair in (None, second is not None)
+        plain = predictor.logits(texts, second, 4)
+        assert np.ptp(plain) > 1e-3 and np.abs(predictor.logits(texts, second, 21) - plain).max() < 1e-5
+        assert folder.name not in own or np.abs(own[folder.name].numpy() - plain).max() < 1e-5
+        monkeypatch.setattr(inference, "faster", lambda ways, batch: "compiled")
+        fastest = predictor.fastest(texts, second, 4)
+        assert fastest is not predictor.logits and np.abs(fastest(texts, second, 4) - plain).max() < 1e-5
+    monkeypatch.setattr(inference, "faster", lambda ways, batch: "eager")
+    assert predictor.fastest(texts, second, 4) is predictor.logits
+    assert predictor.labels == ("a", "b")
+    with pytest.raises(UserError, match="reads two texts"):
+        predictor.logits(texts, None, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.txt", "a film\n\na movie\n", ":2: the text is empty; fill it or remove the line"),
+        ("a.txt", "a film\na film\ta movie\n", ":2: one text without a TAB needed"),
+        ("a.txt", "a film\ta movie\na film\n", ":2: two texts with a TAB between needed"),
+        ("a.txt", "\n", ": no rows in it"),
+        ("a.tsv", "text\n", ": no rows in it"),
+        ("a.tsv", "text\tid\na film\t1\n \t2\n", ":3: the text in 'text' is empty; fill it or remove the row"),
+        ("a.tsv", "text\tid\na film\t1\nb\n", ":3: 1 columns where 2 are needed"),
+        ("a.tsv", "review\tid\na film\t1\n", ": no column text, sentence, text_a, sentence1 (columns found: review"),
+        ("a.csv", 'text\n"a film\n', ":2: not valid csv"),
+        ("a.jsonl", '{"text": "a"}\n{"text": 1\n', ":2: not valid JSON"),
+        ("a.jsonl", '{"text": "a"}\n{"sentence": "b"}\n', ":2: no key 'text'"),
+        ("a.doc", "a", ": the suffix does not tell the format; use --input_format txt|tsv|csv|jsonl"),
+    ],
+)
+def test_bad_rows_are_named_before_anything_is_written(name, content, expected, bundle, tmp_path, capsys):
+    (tmp_path / name).write_text(content)
+    (tmp_path / "out.tsv").write_text("kept\n")
+    with pytest.raises(UserError) as error:
+        predict.main([str(bundle), "--input", str(tmp_path / name), "--output", str(tmp_path / "out.tsv")])
+    assert str(error.value).startswith(f"{tmp_path / name}{expected}") and "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "out.tsv"])
+    assert (tmp_path / "out.tsv").read_text() == "kept\n" and not capsys.readouterr().out
+
+
+def test_bytes_that_are_no_text_and_a_failure_in_the_middle(bundle, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_bytes(b"a film\n\xff\n")
+    done = run_script(bundle, "--input", "-", stdin=(tmp_path / "a.txt").open())
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == "error: standard input:2: not UTF-8 text (byte 7); save the file as UTF-8\n"
+
+    def failing(rows):
+        if rows[0] != ("row 0",) and rows[0] != ["row 0"]:
+            raise RuntimeError("power cut")
+        return [{"label": "0", "score": 1.0} for _ in rows]
+
+    (tmp_path / "b.txt").write_text("".join(f"row {i}\n" for i in range(5000)))
+    monkeypatch.setattr(predict, "open_model", lambda *_: predict.Model(False, failing))
+    with pytest.raises(RuntimeError, match="power cut"):
+        predict.main(["model", "--input", str(tmp_path / "b.txt"), "--output", str(tmp_path / "out.tsv")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+def test_a_reader_that_has_enough(bundle, tmp_path):
+    """As `| head -1`: no traceback, status 0."""
+    (tmp_path / "a.txt").write_text("a good film\n" * 20_000)
+    command = [sys.executable, predict.__file__, str(bundle), "--input", str(tmp_path / "a.txt")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == predict.classify(str(bundle), ["a good film"])[0] + "\n"
+        process.stdout.close()
+        assert process.wait(30) == 0 and "Traceback" not in process.stderr.read()
+
+
+def test_what_others_print_is_not_in_the_output(tmp_path, monkeypatch, capsys):
+    def talking(rows):
+        print("forward passes: eager")
+        return [{"label": "0", "score": 1.0} for _ in rows]
+
+    monkeypatch.setattr(predict, "open_model", lambda *_: predict.Model(False, talking))
+    predict.main(["model", "a film"])
+    captured = capsys.readouterr()
+    assert captured.out == "0\t1.0000\ta film\n" and "forward passes" in captured.err
+
+
+def test_flags_that_do_not_go_together(bundle, tmp_path, monkeypatch):
+    (tmp_path / "a.tsv").write_text("text\na\n")
+    for argv, expected in (
+        (["a", "--input", "-"], "give a folder, and texts or --input"),
+        (["a", "--output", str(tmp_path / "out.csv")], "the suffix does not tell the format; use .tsv or .jsonl"),
+        (["--input", str(tmp_path / "a.tsv"), "--output", str(tmp_path / "." / "a.tsv")], "is the input; name another"),
+        (["--input", str(tmp_path / "b.tsv")], "b.tsv: no such file"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            predict.main([str(bundle), *argv])
+    vectors = predict.Model(False, lambda rows: [{"vector": [1.0]} for _ in rows])
+    monkeypatch.setattr(predict, "open_model", lambda *_: vectors)
+    with pytest.raises(UserError, match="the model gives vectors; write them with --output_format jsonl"):
+        predict.main(["model", "a"])
+    pairs = predict.Model(True, lambda rows: [])
+    monkeypatch.setattr(predict, "open_model", lambda *_: pairs)
+    with pytest.raises(UserError, match="a.tsv: the model reads two texts; name it with --text_column and"):
+        predict.main(["model", "--input", str(tmp_path / "a.tsv")])
+
+
+def test_the_output_is_utf_8_whatever_the_locale(bundle, tmp_path):
+    (tmp_path / "a.txt").write_text("un café à Paris 很好\n", encoding="utf-8")
+    done = run_script(bundle, "--input", tmp_path / "a.txt", "--output", tmp_path / "out.tsv",
+                      env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})  # fmt: skip
+    assert done.returncode == 0 and "很好" in (tmp_path / "out.tsv").read_text(encoding="utf-8")

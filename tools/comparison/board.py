@@ -1,4 +1,4 @@
-"""The comparison for VisualDL: its pictures, its table as text, and a line of hyper-parameters for each student."""
+"""The comparison for VisualDL: its pictures, its table as texts, and a line of hyper-parameters for each student."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,9 @@ def write_board(result: Mapping[str, Any], images: Sequence[Path], folder: Path)
         for path in images:
             pixels = (255 * image.imread(path)[..., :3]).round().astype("uint8")
             writer.add_image(f"comparison/{path.stem}", pixels, 0)
-        writer.add_text("comparison/table", markdown(result), 0)
+        # A text each line: the page shows line breaks as spaces.
+        for number, line in enumerate(filter(None, markdown(result).splitlines()), start=1):
+            writer.add_text(f"comparison/{number:02d}", line, 0)
     metric = f"comparison/{result['metric']}"
     for row in result["students"]:
         figures = {

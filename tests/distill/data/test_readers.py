@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from distill.data.readers import Rows, column_names, read_columns, read_rows, read_unlabelled
+from distill.data.readers import Rows, column_names, read_columns, read_rows, read_unlabelled, stream_columns
 from distill.errors import UserError
 
 
@@ -56,6 +56,18 @@ def test_csv_follows_quoting_and_counts_lines_of_the_file(write):
     assert columns == [["1", "0", "2"], ["one, two", 'say "hi"\r\nagain', "last"]]
     assert list(numbers) == [2, 3, 5]
     assert refusal(read_rows, path, "text", label="label", labels=("0", "1")).startswith(f"{path}:5: unknown label '2'")
+
+
+def test_csv_of_very_long_texts(write):
+    long = "word " * 50_000 + "end"
+    assert read_rows(write("a.csv", f"text,label\n{long},1\n"), "text", None, "label", labels=("0", "1"))[0].text_a == [
+        long
+    ]
+
+
+def test_csv_whose_lines_end_with_cr_alone(write):
+    with pytest.raises(UserError, match=r"a.csv:1: not valid csv \(lines end with CR alone"):
+        column_names(write("a.csv", "text,label\ra,1\r"))
 
 
 def test_csv_with_an_open_quote_is_refused_at_its_row(write):
@@ -247,3 +259,33 @@ def test_digest_tells_rows_apart_and_nothing_else():
         Rows(["a", "bc", "d", "e"], None, None, "here"),
     ]
     assert len({other.digest() for other in [rows, *others]}) == 6
+
+
+@pytest.mark.parametrize(("kind", "content"), [("tsv", b"text\tid\na\t1\n"), ("jsonl", b'{"text": "a", "id": 1}\n')])
+def test_a_stream_is_read_row_by_row_under_the_name_it_is_given(kind, content):
+    """The first row is there before the second one has been read; names may be chosen when the columns are known."""
+    seen = []
+
+    class Lines:
+        closed = False
+
+        def __iter__(self):
+            yield from content.splitlines(keepends=True)
+            seen.append("more was asked for")
+            yield b"\xff\n"
+
+        def close(self):
+            self.closed = True
+
+    def choose(names):
+        seen.append(list(names))
+        return ["id", "text"]
+
+    lines = Lines()
+    rows = stream_columns("the input", choose, kind=kind, stream=lines)
+    assert next(rows) == (2 if kind == "tsv" else 1, ("1", "a")) and seen == [["text", "id"]]
+    with pytest.raises(UserError) as error:
+        next(rows)
+    number = content.count(b"\n") + 1
+    assert str(error.value) == f"the input:{number}: not UTF-8 text (byte {len(content)}); save the file as UTF-8"
+    assert lines.closed

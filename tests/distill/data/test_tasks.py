@@ -490,6 +490,14 @@ def test_own_data_refusals(tmp_path):
     assert message == f"--text_column body: no such column in {train} (columns found: text, label)"
     assert refusal(load_task, options(train_file=str(train), text_pair_column="b")).startswith("--text_pair_column b:")
     assert refusal(load_task, options(train_file=str(train), label_column="y")).startswith("--label_column y:")
+    for twice in (
+        {"text_pair_column": "label"},
+        {"text_column": "label"},
+        {"text_column": "text", "text_pair_column": "text"},
+    ):
+        assert "a column is used twice" in refusal(load_task, options(train_file=str(train), **twice))
+    assert refusal(load_task, options(text_column="text")).startswith("--text_column is for your own data")
+    assert refusal(load_task, options(regression=True)).startswith("--regression is for your own data")
     odd = lay(tmp_path, "odd.tsv", "body\tclass", "a\tx")
     message = refusal(load_task, options(train_file=str(odd)))
     assert "columns found: body, class" in message and "--text_column" in message

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from distill.data.wordpiece import WordPiece
-from distill.deploy import bundle, export, predict
+from distill.deploy import bundle, export, is_bundle, predict
 from distill.deploy.export import Graph
 from distill.encoders import inference
 from distill.encoders.folder import load_bert
@@ -56,7 +56,7 @@ def test_what_is_in_it(made):
     assert sorted(path.name for path in (made[0] / "paddle").iterdir()) == ["model.json", "model.pdiparams"]
     pins = (made[0] / "requirements.txt").read_text().splitlines()
     assert [pin.partition("==")[0] for pin in pins] == ["numpy", "onnxruntime", "tokenizers"]
-    assert bundle.is_bundle(made[0]) and not bundle.is_bundle(made[0] / "paddle")
+    assert is_bundle(made[0]) and not is_bundle(made[0] / "paddle")
     assert (made[0] / "predict.py").read_bytes() == Path(predict.__file__).read_bytes()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from distill.data.wordpiece import Encoded
+from distill.encoders import inference
 from distill.errors import UserError
 from distill.options import TeacherOptions
 from distill.teachers import cache
@@ -40,7 +41,8 @@ def teacher(folder, tmp_path):
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    """Many small batches, each its own segment, as in fill.py."""
+    """Many small batches, each its own segment, and a fixed way to run the teacher, as in fill.py."""
+    monkeypatch.setattr(inference, "faster", lambda ways, batch: "compiled")
     monkeypatch.setattr(cache, "BATCH_TOKENS", 64)
     monkeypatch.setattr(cache, "SEGMENT_SECONDS", 0.0)
 

@@ -153,8 +153,15 @@ def test_curves_go_on_from_the_checkpoint_without_doubled_steps(tmp_path):
     after = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert after[:4] == lines[:4] and [json.loads(line)["step"] for line in after] == [1, 1, 2, 2, 3]
     assert points(run) == {
-        "dev/accuracy": [1, 2], "loss/hard": [1, 2, 3], "train/loss": [1, 2, 3], "train/lr": [1, 2, 3],
+        "dev/accuracy": [1, 2], "dev/best_accuracy": [1, 2], "loss/hard": [1, 2, 3],
+        "train/loss": [1, 2, 3], "train/lr": [1, 2, 3],
     }  # fmt: skip
+
+
+def test_digests_are_told_apart_by_their_first_digits(tmp_path):
+    Run(tmp_path, {"rows": "a" * 64})
+    with pytest.raises(UserError, match=r"\(rows aaaaaaaa\.\.\. there, bbbbbbbb\.\.\. now\)"):
+        Run(tmp_path, {"rows": "b" * 64})
 
 
 def test_a_full_disk_is_one_line(tmp_path):
