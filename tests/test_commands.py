@@ -167,6 +167,7 @@ def script_of(words: list[str], folder: Path) -> tuple[Path, list[str]] | None:
         return None
     else:
         first = 2 if words[1] == "-u" else 1
+    words = [re.sub(r"^\w+_bundle/", "distill/deploy/", word) for word in words]  # a bundle's script is this copy
     places = [place / words[first] for place in (folder, ROOT) if (place / words[first]).is_file()]
     assert places, f"{words[first]}: no such script, neither from {folder} nor from the root"
     return places[0].resolve(), words[first + 1 :]
@@ -196,7 +197,9 @@ def parsed(script: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> ob
         if home.__name__ == "tools.results":
             patch.setattr(home, "keep", begins)
             patch.setattr(home, "READMES", ())
-        begun_by = {"tools.doctor": "report", "tools.serve": "start", "tools.bench": "bench"}
+        begun_by = {
+            "tools.doctor": "report", "tools.serve": "start", "tools.bench": "bench", "tools.export": "require_folder",
+        }  # fmt: skip
         if home.__name__ in begun_by:
             patch.setattr(home, begun_by[home.__name__], begins)
         with contextlib.suppress(Parsed):

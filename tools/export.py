@@ -97,13 +97,18 @@ class Source:
     chain: "Callable[[Mapping[str, Pass], Batch], np.ndarray]" = lambda passes, batch: passes["model"](batch)[0]
 
 
+def require_folder(folder: str) -> None:
+    """Raises UserError where there is none."""
+    if not folder:
+        raise UserError("give the folder of a model: python tools/export.py FOLDER --data_dir ...")
+    if not Path(folder).exists():
+        raise UserError(f"{folder}: no such folder; give that of a finished model")
+
+
 def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the folder of the bundle. A hop beyond its budget is printed and ends the process with status 1."""
     args = parse(ExportArgs, argv, __doc__)
-    if not args.folder:
-        raise UserError("give the folder of a model: python tools/export.py FOLDER --data_dir ...")
-    if not Path(args.folder).exists():
-        raise UserError(f"{args.folder}: no such folder; give that of a finished model")
+    require_folder(args.folder)
     from distill.deploy import parity
 
     budgets = parity.budgets(args.max_logit_difference, args.min_agreement, args.max_metric_drop)
