@@ -12,7 +12,7 @@ from data_augmentation.candidates import Plan
 from distill.data.augmented import record_folder
 from distill.errors import UserError
 from distill.files import atomic_path, read_json, save_array, write_atomic, write_json
-from distill.runtime import is_main, log, rank, world_size
+from distill.runtime import barrier, is_main, log, rank, world_size
 from distill.training.monitor import Run, from_main
 
 
@@ -45,10 +45,7 @@ def share(items: Sequence[int], sizes: Sequence[int], what: str, unit: str, all_
         for item in mine:
             yield item
             bar.update(sizes[item])
-    if world_size() > 1:
-        import paddle
-
-        paddle.distributed.barrier()
+    barrier()
 
 
 class Answers:

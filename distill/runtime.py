@@ -169,6 +169,14 @@ def world_size() -> int:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
+def barrier() -> None:
+    """Returns when every rank has come here."""
+    if world_size() > 1:
+        import paddle
+
+        paddle.distributed.barrier()
+
+
 def is_main() -> bool:
     """True on rank 0, the one that writes and prints."""
     return rank() == 0

@@ -19,7 +19,7 @@ from paddle import Tensor, nn
 
 from distill.data.wordpiece import Encoded, WordPiece
 from distill.encoders import inference
-from distill.encoders.folder import CONFIG_FILES, WEIGHT_FILES, from_torch, flatten_config
+from distill.encoders.folder import CONFIG_FILES, WEIGHT_FILES, flatten_config, from_torch
 from distill.errors import UserError
 from distill.files import read_json, write_atomic
 from distill.pretrained import MINILM, minilm_folder

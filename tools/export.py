@@ -151,9 +151,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     import yaml
 
     path = folder / "run.yaml"
-    found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        found = None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: not the settings of a run")
+        raise UserError(f"{path}: not the settings of a run; copy it again, or delete it and pass --task_name")
     return found
 
 

@@ -40,11 +40,22 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.training.control import run_arms
     from distill.training.fit import Batches, fit
     from distill.training.monitor import Run
-    from models.dual_encoder import DualEncoder, create_dual_encoder, load_dual_encoder, save_dual_encoder
+    from models.dual_encoder import (
+        DualEncoder,
+        DualEncoderConfig,
+        create_dual_encoder,
+        load_dual_encoder,
+        save_dual_encoder,
+    )
     from virt import data
     from virt.losses import distillation_losses, taught_layers
 
     # 2. Task and data.
+    shape: dict[str, Any] = {
+        "pooling": args.pooling_strategy, "resnet_predict": args.use_resnet_predict, "plain_mean": args.plain_mean,
+        "squared_max": args.squared_max, "poly_first_m": args.poly_first_m, "colbert_dim": args.colbert_dim,
+    }  # fmt: skip
+    DualEncoderConfig(args.model_type, 1, **shape)  # refuses what does not go together before anything is read
     task, rows = data.load_pairs(args)
     if task.regression and args.use_kd_logit_kl:
         raise UserError(f"--use_kd_logit_kl: {task.name} is a score and has no classes; use --use_kd_logit_mse")
@@ -78,11 +89,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     content = {"teacher": teacher.digest, "rows": rows["train"].digest(), "start": sha256(start.weights)}
 
     def create(seed: int) -> DualEncoder:
-        return create_dual_encoder(
-            args.model_type, load_bert(start.weights), task.num_outputs, pooling=args.pooling_strategy,
-            resnet_predict=args.use_resnet_predict, plain_mean=args.plain_mean, squared_max=args.squared_max,
-            poly_first_m=args.poly_first_m, colbert_dim=args.colbert_dim, seed=seed,
-        )  # fmt: skip
+        return create_dual_encoder(args.model_type, load_bert(start.weights), task.num_outputs, **shape, seed=seed)
 
     def train(folder: Path, seed: int, distilled: bool) -> Path:
         """One student; without `distilled` the labels are all it learns from."""

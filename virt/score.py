@@ -10,6 +10,7 @@ The score is the probability of --label, or what a regression model predicts.
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from distill import runtime
 from distill.cli import parse, run
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.require()
     if bool(args.texts) == bool(args.queries):
         raise UserError("give queries, or a file of them by --queries, and not both")
+    if args.output and Path(args.output).is_dir():
+        raise UserError(f"--output {args.output}: is a folder; name a file")
     runtime.start(args.device)
     from scipy.special import softmax
 
@@ -37,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         named = [(str(number), text) for number, text in enumerate(args.texts, 1)]
     names, texts = [name for name, _ in named], [text for _, text in named]
+    if not all(text.strip() for text in texts):
+        raise UserError("a query is empty; give its text or leave it out")
+    if len(set(names)) < len(names):
+        repeated = next(name for number, name in enumerate(names) if name in names[:number])
+        raise UserError(f"{args.queries}: '{repeated}' is the name of several queries in '{args.query_id_column}'")
     model, wordpiece = load_dual_encoder(args.model_path), WordPiece.from_folder(args.model_path)
     store = DocumentStore(args.store)
     ranker = Ranker(model, wordpiece, store, model_digest(args.model_path), args.model_path)

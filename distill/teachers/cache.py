@@ -433,3 +433,12 @@ class CachedOutputs:
                 for kind, values in computed.items():
                     batch[kind][absent] = values
         return batch
+
+
+def summary(asked: int, distinct: int, found: int, hit_rate: float, done: int, seconds: float, saved: float) -> str:
+    """What a request found in the cache and what was computed, as a line."""
+    among = f" ({distinct:,} distinct)" if distinct != asked else ""
+    line = f"teacher cache: {asked:,} rows asked{among}, {found:,} found ({hit_rate:.1%})".replace("%", " %")
+    if done:
+        line += f", {done:,} computed in {seconds:.1f} s ({done / seconds:,.0f} rows/s)"
+    return line + (f", {saved:.1f} s saved" if found else "")

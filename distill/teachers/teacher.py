@@ -28,7 +28,7 @@ from distill.encoders.taps import Reading, scaled_scores
 from distill.errors import UserError
 from distill.files import read_json, sha256, write_json
 from distill.options import TeacherOptions
-from distill.runtime import is_main, log, rank, world_size
+from distill.runtime import barrier, is_main, log, rank, world_size
 from distill.teachers.cache import (
     SEGMENT_OVERHEAD,
     CachedOutputs,
@@ -39,6 +39,7 @@ from distill.teachers.cache import (
     Unfinished,
     Writer,
     folder_bytes,
+    summary,
 )
 from distill.tensors import fill, load_tensors
 
@@ -96,7 +97,7 @@ class Teacher:
             ways = {"eager": inference.eager(layer, BERT_INPUTS), "compiled": inference.compiled(layer, BERT_INPUTS)}
             batch = inference.sample(self.model.config.vocab_size, 32, min(self.max_length, 32))
             write_json(note, {"way": inference.faster(ways, batch)})
-        _barrier()
+        barrier()
         return str(read_json(note)["way"])
 
     def _pass(self, hidden: tuple[int, ...], scores: tuple[int, ...]) -> inference.Pass:
@@ -218,7 +219,7 @@ class Teacher:
         if is_main():
             for store in stores:
                 store.tidy()
-        _barrier()  # damaged segments and left-overs are gone before anybody counts
+        barrier()  # damaged segments and left-overs are gone before anybody counts
         if not is_main():
             for store in stores:
                 store.open()
@@ -231,14 +232,14 @@ class Teacher:
         begun = unfinished.begun()
         begun = absent if begun is None else begun | absent
         plan = self._admitted(requests, parsed, missing, begun, root, unfinished.size)
-        _barrier()  # and everybody has counted before the first file is added
+        barrier()  # and everybody has counted before the first file is added
         started = time.perf_counter()
         todo = sum(int(absent[rows].sum()) for rows in plan)
         if plan:
             if is_main():
                 unfinished.begin(begun)
             self._fill(encoded, requests, stores, missing, plan)
-            _barrier()
+            barrier()
             if is_main():
                 unfinished.end()
             for store in stores:
@@ -246,7 +247,7 @@ class Teacher:
         seconds = time.perf_counter() - started
         distinct, found = len(absent), int((~absent).sum())
         hit_rate = found / distinct if distinct else 1.0
-        log(_summary(len(encoded), distinct, found, hit_rate, todo, seconds, saved))
+        log(summary(len(encoded), distinct, found, hit_rate, todo, seconds, saved))
 
         def compute(indices: np.ndarray, widest: np.ndarray) -> dict[str, np.ndarray]:
             return self._forward(self._pad(encoded, indices, widest), parsed)
@@ -461,19 +462,6 @@ class PairTeacher(Teacher):
                 mask = batch["mask"]
                 values *= (mask[:, mine, None] * mask[:, None, theirs])[:, None, None]
         return found
-
-
-def _barrier() -> None:
-    if world_size() > 1:
-        paddle.distributed.barrier()
-
-
-def _summary(asked: int, distinct: int, found: int, hit_rate: float, done: int, seconds: float, saved: float) -> str:
-    among = f" ({distinct:,} distinct)" if distinct != asked else ""
-    line = f"teacher cache: {asked:,} rows asked{among}, {found:,} found ({hit_rate:.1%})".replace("%", " %")
-    if done:
-        line += f", {done:,} computed in {seconds:.1f} s ({done / seconds:,.0f} rows/s)"
-    return line + (f", {saved:.1f} s saved" if found else "")
 
 
 def _check_label_names(stored: tuple[str, ...] | None, task: Task) -> str | None:

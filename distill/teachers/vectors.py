@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import UserError
-from distill.runtime import is_main, log, rank, world_size
+from distill.runtime import barrier, is_main, log, rank, world_size
 from distill.teachers.cache import (
     SEGMENT_OVERHEAD,
     CachedOutputs,
@@ -28,8 +28,8 @@ from distill.teachers.cache import (
     Unfinished,
     Writer,
     folder_bytes,
+    summary,
 )
-from distill.teachers.teacher import _barrier, _summary
 
 Encode = Callable[[list[str]], np.ndarray]
 
@@ -80,20 +80,20 @@ def teacher_vectors(
     begun = absent if begun is None else begun | absent
     room = limit_gb * 1e9 - folder_bytes(root) - unfinished.size - SEGMENT_OVERHEAD
     plan = _admitted(requests, absent, begun, 4 * dim + 16, room, f"{root} (limit {limit_gb:g} GB)")
-    _barrier()  # everybody has counted before the first file is added
+    barrier()  # everybody has counted before the first file is added
     started = time.perf_counter()
     if plan:
         if is_main():
             unfinished.begin(begun)
         _fill(encode, dim, texts, requests, store, absent, plan)
-        _barrier()
+        barrier()
         if is_main():
             unfinished.end()
         store.open()
     done = sum(int(absent[rows].sum()) for rows in plan)
     distinct, found = len(absent), int((~absent).sum())
     seconds = time.perf_counter() - started
-    log(_summary(len(texts), distinct, found, found / distinct, done, seconds, saved))
+    log(summary(len(texts), distinct, found, found / distinct, done, seconds, saved))
 
     def compute(indices: np.ndarray, _: Any) -> dict[str, np.ndarray]:
         return {"vectors": _encoded(encode, [texts[i] for i in indices], dim)}
@@ -113,7 +113,7 @@ def _opened(folder: Path, encode: Encode, text: str) -> tuple[Store, int]:
     store = Store(folder / "vectors", Output("vectors", (), (0,)))
     if is_main():
         store.tidy()
-    _barrier()  # damaged segments and left-overs are gone before anybody counts
+    barrier()  # damaged segments and left-overs are gone before anybody counts
     if not is_main():
         store.open()
     if store.segments:

@@ -15,6 +15,7 @@ from distill.encoders import inference
 from distill.evaluation.latency import Latency
 from distill.evaluation.sentences import save_heat_map
 from distill.tensors import load_tensors
+from distill.training.fit import TrainingStopped
 from models.recurrent_encoder import EncoderConfig, RecurrentEncoder, parameter_count
 from models.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from multistage import test as test_script
@@ -323,11 +324,52 @@ def test_a_finished_run_is_left_as_it_is(trained, home, texts, capsys):
     argv = flags(tiny("cpu/mse.config", home), home, texts)
     train.main(argv)
     assert "holds this run, finished" in capsys.readouterr().out and tree(folder) == before
-    assert "seed 0 there, 5 now" in refused(train.main, [*argv, "--seed", "5"], folder)
+    line = refused(train.main, [*argv, "--seed", "5"], folder)
+    assert "seed 0 there, 5 now" in line and line.startswith(f"--logdir {folder}: holds a run with other settings")
+    assert line.endswith("choose another --logdir or pass --overwrite") and "output_dir" not in line
     assert "output.output_time 3 there, 4 now" in refused(
         train.main, flags(tiny("cpu/mse.config", home, output_time=4), home, texts, name="cpu_mse"), folder
     )
     tiny("cpu/mse.config", home)
+
+
+def test_a_loss_that_is_no_number_names_the_configs_key(home, texts):
+    config = bad(home, learning_rate="1e30", epoch=3)
+    with pytest.raises(TrainingStopped, match=r"try a lower \[optim\] learning_rate$"):
+        train.main(flags(config, home, texts, name="diverges"))
+
+
+def test_an_unfinished_run_is_tested_into_a_folder_of_its_own(trained, home, texts, monkeypatch):
+    """Beside its best student the results would be lost when that is replaced, or moved with it."""
+    trained("cpu/mse.config")
+    config = tiny("cpu/mse.config", home, epoch=2)
+    argv = flags(config, home, texts, name="tested early")
+    interrupted(train.main, argv, 4, monkeypatch)
+    run = home / "tested early"
+    asked = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(run)]
+    line = refused(test_script.main, asked, run)
+    assert line == f"{run}: its training has not ended; pass --logdir, a folder for the results"
+    assert (test_script.main([*asked, "--logdir", str(home / "early")]) / "results_eval.json").is_file()
+
+
+def test_each_dev_sentence_is_encoded_once_an_evaluation(trained, home, texts, monkeypatch):
+    trained("cpu/mse.config")
+    asked, encode = [], SentenceEncoder.encode
+
+    def counted(self, some, *more):
+        if self.encoder.training is False and not self._fixed:
+            asked.append(list(some))
+        return encode(self, some, *more)
+
+    monkeypatch.setattr(SentenceEncoder, "encode", counted)
+    monkeypatch.setattr("distill.evaluation.sentences.report", lambda *_: None)
+    monkeypatch.setattr("multistage.data.report", lambda *_: None)
+    config = tiny("cpu/mse.config", home)
+    folder = train.main(flags(config, home, texts, "--seed", 8, name="counted"))
+    evaluations = sum("dev" in row for row in metrics(folder))
+    together = [text for some in asked for text in some]
+    assert len(asked) == evaluations and len(set(asked[0])) == len(asked[0]) and len(together) % len(asked[0]) == 0
+    assert all("spread" in row["dev"] for row in metrics(folder) if "dev" in row)
 
 
 SCRIPT = FOLDER.parent / "run_all.sh"

@@ -548,6 +548,24 @@ def test_what_is_missing_is_named(datasets, tmp_path):
         load("SST-2", datasets)
 
 
+def test_a_file_of_jsonl_with_other_keys_is_named(tmp_path):
+    file = jsonl(tmp_path / "rte" / "train.jsonl", 2)
+    jsonl(tmp_path / "rte" / "dev.jsonl", 2)
+    file.write_text(file.read_text().replace("seq1", "seq_1"))
+    for root in (tmp_path, tmp_path / "rte"):
+        with pytest.raises(UserError, match=r"rte/train.jsonl:1: no key 'seq1' \(keys found: id, seq_1, seq2, label\)"):
+            load("rte", root)
+    header, row = "index\tsentence1\tsentence2\tlabel\n", "0\ta film\tthe film\tentailment\n"
+    for split in ("train", "dev"):
+        (tmp_path / "rte" / f"{split}.tsv").write_text(header + row)
+    assert load("rte", tmp_path)[1]["train"].text_a == ["a film"]  # GLUE's own files beside it
+
+
+def test_another_tasks_folder_is_refused(datasets):
+    with pytest.raises(UserError, match="rte/train.jsonl: in the folder of RTE, but --task_name is qqp"):
+        load("qqp", datasets / "rte")
+
+
 # Refusals.
 
 
@@ -597,6 +615,8 @@ def test_what_cannot_work_is_refused(data_dir, encoder, teachers, pair_teachers,
     assert "its head has 2 outputs, the task needs 1" in line(task="STS-B")
     assert line("--model_type", "sbert", "--use_resnet_predict", "true").startswith("--use_resnet_predict belongs to")
     assert line("--pooling_strategy", "cls").startswith("--pooling_strategy cls: late_fusion compares all tokens")
+    nowhere = tmp_path / "nowhere"  # flags are refused before a teacher is opened
+    assert line("--plain_mean", "true", "--model_type", "col", teacher=nowhere).startswith("--plain_mean belongs to")
     shallow = make_bert_folder(tmp_path / "shallow", layers=1)
     assert "num_hidden_layers is 1, the teacher's 2" in line("--init_checkpoint_student", shallow)
     *tokens, last, first = (shallow / "vocab.txt").read_text().splitlines()

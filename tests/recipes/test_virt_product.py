@@ -177,6 +177,13 @@ def test_what_does_not_fit_is_refused(students, corpus, tmp_path, texts):
         candidates.write_text(text)
         argv = scoring(student, store, "the film", "--candidates", candidates)
         assert runs.refused(score.main, argv, tmp_path).endswith(message)
+    assert runs.refused(score.main, scoring(student, store, "the film", " "), store).startswith("a query is empty")
+    argv = scoring(student, store, "the film", "--output", tmp_path)
+    assert runs.refused(score.main, argv, tmp_path) == f"--output {tmp_path}: is a folder; name a file"
+    queries = tmp_path / "queries.tsv"
+    queries.write_text("id\ttext\nq\tone\nq\ttwo\n")
+    argv = scoring(student, store, "--queries", queries, "--query_id_column", "id")
+    assert runs.refused(score.main, argv, tmp_path) == f"{queries}: 'q' is the name of several queries in 'id'"
     corpus.write_text("id\tpassage\nx\tone\nx\ttwo\n")
     line = runs.refused(encode.main, encoding(student, corpus, tmp_path / "second"), tmp_path)
     assert line.endswith("'x' is the name of several documents in 'id'")

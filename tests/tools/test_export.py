@@ -350,8 +350,21 @@ def test_refusals(more, expected, bert, data_dir, tmp_path, monkeypatch):
 def test_more_refusals(bert, data_dir, tmp_path):
     with pytest.raises(UserError, match="give the folder of a model"):
         export.main([])
+    nowhere = refused(export.main, flags(tmp_path / "nowhere", tmp_path / "b", data_dir), tmp_path)
+    assert nowhere == f"{tmp_path / 'nowhere'}: no such folder; give that of a finished model"
+    (tmp_path / "file").write_text("")
+    argv = flags(bert, tmp_path / "file" / "b", data_dir)
+    assert "file/b: cannot be written (Not a directory); choose another folder" in refused(export.main, argv, tmp_path)
+    recurrent = make_recurrent(tmp_path / "lstm", WordPiece.from_folder(bert), False)
+    argv = flags(recurrent, tmp_path / "b", data_dir, "--task_name", "SST-2", "--max_seq_length", 7)
+    assert re.search("--max_seq_length 7: .*lstm reads [0-9]+ tokens; leave", refused(export.main, argv, tmp_path))
     plain = make_bert_folder(tmp_path / "plain", (), layers=1)
     assert "no run.yaml says its task" in refused(export.main, flags(plain, tmp_path / "b", data_dir), tmp_path)
+    for content in (b"task_name: [SST-2\n", b"task_name: \xe9\n", b"SST-2\n"):
+        (plain / "run.yaml").write_bytes(content)
+        line = refused(export.main, flags(plain, tmp_path / "b", data_dir), tmp_path)
+        assert line.startswith(f"{plain / 'run.yaml'}: not the settings of a run; copy it again")
+    (plain / "run.yaml").unlink()
     argv = flags(plain, tmp_path / "b", data_dir, "--task_name", "STS-B", "--cascade_threshold", "0.5")
     assert "only classes have a probability" in refused(export.main, argv, tmp_path)
     config = json.loads((plain / "config.json").read_text())

@@ -313,7 +313,7 @@ def test_interrupted_filling_beside_another_request(folder, tmp_path, small_batc
             with monkeypatch.context() as patch:
                 patch.setattr(teacher_module, "world_size", lambda: 2)
                 answers = iter([None, None])
-                patch.setattr(teacher_module, "_barrier", lambda: next(answers))  # noqa: B023
+                patch.setattr(teacher_module, "barrier", lambda: next(answers))  # noqa: B023
                 with pytest.raises(StopIteration):
                     teacher.outputs(encoded)
             assert len(list((tmp_path / name).rglob("unfinished*"))) == 1 and len(batches) > 2

@@ -159,7 +159,7 @@ def test_a_filling_that_was_interrupted_continues_bit_identical(tmp_path, small,
     with monkeypatch.context() as patch:
         patch.setattr(vectors, "world_size", lambda: 2)
         answers = iter([None, None])
-        patch.setattr(vectors, "_barrier", lambda: next(answers))
+        patch.setattr(vectors, "barrier", lambda: next(answers))
         with pytest.raises(StopIteration):
             made(texts, tmp_path / "broken", broken)
     assert len(list((tmp_path / "broken").rglob("unfinished*"))) == 1
