@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     budgets = parity.budgets(args.max_logit_difference, args.min_agreement, args.max_metric_drop)
     runtime.start("cpu")
+    from distill.data.readers import Rows
     from distill.deploy import is_bundle
     from distill.encoders import inference
     from distill.files import disk_errors
@@ -129,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     run_settings = read_run(Path(args.folder))
     task, rows = load_real_rows(args, run_settings)
     source = open_source(args, run_settings, rows)
+    if source.settings["kind"] == "vectors" and rows.text_b is not None:  # each text has a vector of its own
+        rows = Rows([*rows.text_a, *rows.text_b], None, None, rows.source)
     if task is not None and source.settings["kind"] != "vectors":
         check_labels(args.folder, source.labels, task)
     place = checkpoint.beside(target)

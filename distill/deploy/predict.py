@@ -126,6 +126,15 @@ class Words:
         return [self.ids.get(word, self._unknown) for word in self._words(text) if not word.isspace()]
 
 
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Of ONNX Runtime on a CPU; threads: 0 for all cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    # Its fused kernel takes two or three times as long as the addition and the normalisation that it replaces.
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+    return options
+
+
 def parts(lengths: Sequence[int], most_rows: int, most_tokens: float = math.inf) -> Iterator[list[int]]:
     """Numbers of rows of similar length, to be run at once: at most so many, and with their padding at most so many
     tokens, where it is more than one row."""
@@ -311,14 +320,11 @@ class Predictor:
         return named
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = self._threads, 3
-        # ONNX Runtime's fused kernel takes longer than the two nodes that it replaces.
-        options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
         path = self.folder / name
         if not path.is_file():
             raise BundleError(f"{path}: missing; copy the bundle again")
         try:
+            options = session_options(self._threads)
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library has no exception of its own
             why = str(error).splitlines()[0][:160]

@@ -194,6 +194,11 @@ def test_sentence_encoders(bert, tmp_path, capsys):
     assert differs(target, expected, texts) < 1e-5
     assert np.array(Predictor(target, 1).predict(texts)[0]["vector"]) == pytest.approx(expected[0], abs=1e-5)
     assert "a vector" in (target / "README.md").read_text() and "accuracy" not in capsys.readouterr().out
+    # Parallel sentences: each text has a vector of its own.
+    (tmp_path / "pairs.tsv").write_text("a good film\tthe film\nit\tthe plot\n")
+    pairs = ("--rows", str(tmp_path / "pairs.tsv"), "--variant", "fp32", "--output_dir", str(tmp_path / "pairs"))
+    golden = json.loads((export.main([str(tmp_path / "encoder"), *pairs]) / "golden.json").read_text())
+    assert golden["rows"] == ["a good film", "it", "the film", "the plot"]
 
 
 @pytest.mark.parametrize("model_type", ["late_fusion", "sbert"])

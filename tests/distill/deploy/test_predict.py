@@ -1,9 +1,12 @@
 """A bundle's own predict.py cuts texts into the ids that the model was trained on."""
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from distill.data.ragged import Ragged
 from distill.data.wordpiece import WordPiece
@@ -127,9 +130,57 @@ def ours(vocab, tmp_path, monkeypatch):
 
 def test_answers_stand_in_the_order_of_the_rows_whatever_their_lengths(ours):
     rows = ["good film " * (7 * i % 5) for i in range(23)]
-    for batch_size in (1, 4, 64):
+    for batch_size in (1, 4, 64, None):
         assert ours.logits(rows, batch_size)[:, 0].tolist() == [len(ours.encode(row)[0]) for row in rows]
     assert ours.predict([]) == []
+
+
+def test_rows_at_once():
+    lengths = [9, 2, 4, 2, 3, 20, 2]
+    assert list(predict.parts(lengths, 3)) == [[1, 3, 6], [4, 2, 0], [5]]
+    # 2 + 2 + 2, then 3 + 3 and 4 + 4 with their padding; a row that is too long for any part is alone.
+    assert list(predict.parts(lengths, 9, 8)) == [[1, 3, 6], [4, 2], [0], [5]]
+    assert list(predict.parts(lengths, 2, 8)) == [[1, 3], [6, 4], [2], [0], [5]]
+    assert list(predict.parts([], 3, 8)) == []
+
+
+def shapes_of_runs(ours, monkeypatch, rows, batch_size=None):
+    shapes, run = [], ours._model.run
+    monkeypatch.setattr(
+        ours._model, "run", lambda names, feed: shapes.append(feed["input_ids"].shape) or run(names, feed)
+    )
+    ours.predict(rows, batch_size)
+    return shapes
+
+
+def test_a_batch_is_not_padded_to_its_longest_row(ours, monkeypatch):
+    ours.settings["max_length"] = 64
+    rows = ["good " * 62, "film", *["good " * 14] * 33]
+    # At most 256 tokens, or as many rows as are asked for.
+    assert shapes_of_runs(ours, monkeypatch, rows) == [(16, 16), (16, 16), (3, 64)]
+    assert shapes_of_runs(ours, monkeypatch, rows, 32) == [(32, 16), (3, 64)]
+    assert shapes_of_runs(ours, monkeypatch, ["film"] * 40) == [(32, 3), (8, 3)]
+
+
+def test_sessions_leave_out_the_slower_kernel(tmp_path):
+    options = predict.session_options(3)
+    assert options.intra_op_num_threads == 3
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["a", "b"], ["sum"]),
+            helper.make_node("LayerNormalization", ["sum", "scale", "bias"], ["normal"], axis=-1),
+        ],
+        "residual",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "l", 4]) for name in "ab"],
+        [helper.make_tensor_value_info("normal", TensorProto.FLOAT, [1, "l", 4])],
+        [numpy_helper.from_array(np.ones(4, np.float32), name) for name in ("scale", "bias")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    for chosen, expected in ((options, ["Add", "LayerNormalization"]), (None, ["SkipLayerNormalization"])):
+        chosen = chosen or onnxruntime.SessionOptions()
+        chosen.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        onnxruntime.InferenceSession(model, chosen, providers=["CPUExecutionProvider"])
+        assert [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node] == expected
 
 
 def test_probabilities_labels_and_sureness(ours):
