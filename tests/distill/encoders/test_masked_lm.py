@@ -281,3 +281,19 @@ def test_float64_is_that_of_a_whole_copy(original):
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-12, atol=1e-12)
     assert lm._layer.bert.embeddings.word_embeddings.weight.dtype == paddle.float32
     assert json.dumps(lm._layer.bert.embeddings.word_embeddings.weight.numpy().tolist()) == before
+
+
+@pytest.mark.parametrize("words", [3, 15, 16, 511, 512, 700, 30522])
+def test_the_highest_scores_are_those_of_a_sort(words):
+    scores = np.random.default_rng(words).standard_normal((9, words)).astype(np.float32)
+    scores[0] = np.arange(words)  # the highest stand together, at the end
+    scores[1, : words // 2] = 7.0  # and equal ones
+    chosen, gap = masked_lm._highest(scores, 15)
+    falling = -np.sort(-scores, axis=1)
+    assert (-np.sort(-np.take_along_axis(scores, chosen, axis=1), axis=1) == falling[:, :15]).all()
+    assert all(len(set(row)) == min(15, words) for row in chosen.tolist())
+    if words > 15:
+        largest = np.abs(falling[:, :16]).max(axis=1).clip(1.0)
+        assert gap == pytest.approx((falling[:, 14] - falling[:, 15]) / largest, rel=1e-5)
+    else:
+        assert np.isinf(gap).all()
