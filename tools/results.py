@@ -22,6 +22,7 @@ from distill.errors import UserError
 from distill.files import read_json, write_atomic, write_json
 from distill.naming import ROOT
 from tools.compare import markdown
+from tools.comparison.students import points
 
 RESULTS = ROOT / "results"
 READMES = ("README.md", "README_zh.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/README.md")))
@@ -102,6 +103,7 @@ def table(spec: dict[str, Any] | None, language: str = "en") -> str:
     `scores` maps a path in a result file (`scores/accuracy`, `splits/test/scores/accuracy`) to the column's name.
     `latency` names the result of tools/latency.py in which all of the table's models were timed together (in each row
     its first run's); speed-ups are relative to the first row. Without `latency` these columns are left out.
+    `control: true` adds what each row's first run gains over its control arm (over all seeds that --control trained).
     `lines` are sentences with figures of a result file, below the table or without one.
     """
     if not spec:
@@ -115,7 +117,8 @@ def table(spec: dict[str, Any] | None, language: str = "en") -> str:
     if "rows" not in spec:
         return listed
     kept = [(row, [read_json(RESULTS / f"{name}.json") for name in row["runs"]]) for row in spec["rows"]]
-    heads = [spec["head"], *spec["scores"].values(), "parameters", "on disk"]
+    control = ["less labels alone"] if spec.get("control") else []
+    heads = [spec["head"], *spec["scores"].values(), *control, "parameters", "on disk"]
     timed: list[dict[str, Any]] = []
     if "latency" in spec:
         models = read_json(RESULTS / f"latency_{spec['latency']}.json")["models"]
@@ -129,6 +132,9 @@ def table(spec: dict[str, Any] | None, language: str = "en") -> str:
             values = [100 * float(_at(r, path)) for r in runs]
             spread = f" ({min(values):.1f} to {max(values):.1f}, {len(values)} seeds)" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")
+        if control:
+            found = runs[0].get("control")
+            cells.append(f"{points(found)}: {found['verdict']}" if found else "")
         cells += [f"{runs[0]['parameters'] / 1e6:.1f} M", f"{runs[0]['bytes'] / 1e6:.0f} MB"]
         if timed:
             (first, base), (ms, rate) = (

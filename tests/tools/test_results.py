@@ -116,6 +116,15 @@ def test_table(made):
     assert chinese[3].endswith("| 0.50 | 10.0x | 4,000 | 16.0x |")
 
 
+def test_what_the_teacher_gave_beside_the_scores(made, tmp_path):
+    path = tmp_path / "results" / "a.json"
+    control = {"mean": 0.0252, "low": -0.0034, "high": 0.047, "verdict": "no evidence"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"control": control}))
+    teacher, student = results.table(SPEC | {"control": True}).splitlines()[2:]
+    assert teacher == "| teacher | 90.0 | 50.0 |  | 0.2 M | 1 MB |"
+    assert "| +2.5 (-0.3 to +4.7): no evidence | 0.2 M |" in student
+
+
 def test_a_comparison_is_a_table_too(made, tmp_path):
     golden = Path(__file__).parents[1] / "golden"
     shutil.copy(golden / "published_table.json", tmp_path / "results")

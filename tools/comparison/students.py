@@ -76,8 +76,8 @@ def student_cells(
     cells = [escape(label), str(row["layers"]), f"{row['parameters'] / 1e6:.3g} M", f"{row['bytes'] / 1e6:.3g}", shown]
     if "method" in row:
         verdict = words["verdicts"][row["control"]["verdict"]]
-        alone = f"{_points(row['control'])}: {verdict}"
-        cells += [_points(row["to_teacher"]), alone, f"{100 * row['agreement']:.1f} %"]
+        alone = f"{points(row['control'])}: {verdict}"
+        cells += [points(row["to_teacher"]), alone, f"{100 * row['agreement']:.1f} %"]
     else:
         cells += [""] * 3
     cells += [f"{times['p50']:.2f}", f"{times['p95']:.2f}"]
@@ -85,7 +85,8 @@ def student_cells(
     return cells + training
 
 
-def _points(difference: Mapping[str, float]) -> str:
+def points(difference: Mapping[str, float]) -> str:
+    """A difference of scores in points of 100, with its interval: `mean`, `low` and `high`."""
     mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
