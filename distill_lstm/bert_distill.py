@@ -85,8 +85,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if this_run.finished:
             runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
             return folder
+        plan = BucketBatches(copies.student.lengths, args.batch_size, seed, True, runtime.rank(), runtime.world_size())
         with this_run.timer("teacher"):
-            taught = teacher.outputs(copies.teacher) if distilled else None
+            asked = plan.rows_of(args.max_steps * args.gradient_accumulation_steps)
+            taught = teacher.outputs(copies.teacher, rows=asked) if distilled else None
 
         def load(chosen: np.ndarray) -> dict[str, Any]:
             batch = copies.student.batch(chosen)
@@ -94,7 +96,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
             with this_run.timer("teacher"):
                 return batch | (taught.batch(chosen) if taught else {})
 
-        plan = BucketBatches(copies.student.lengths, args.batch_size, seed, True, runtime.rank(), runtime.world_size())
         save = lambda best: bilstm.save_student(best, student, reader)  # noqa: E731
         fit(student, losses, Batches(plan, load), arm, this_run, dev_scores, task.metric, save)
 

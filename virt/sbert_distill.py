@@ -113,8 +113,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if this_run.finished:
             runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
             return folder
+        plan = BucketBatches(texts.lengths, args.batch_size, seed, True, runtime.rank(), runtime.world_size())
         with this_run.timer("teacher"):
-            taught = teacher.outputs(texts, wanted) if distilled else None
+            asked = plan.rows_of(args.max_steps * args.gradient_accumulation_steps)
+            taught = teacher.outputs(texts, wanted, asked) if distilled else None
 
         def load(chosen: np.ndarray) -> dict[str, Any]:
             batch = texts.pad(chosen, wordpiece.pad_id) | {"labels": labels[chosen]}
@@ -124,7 +126,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
                     batch[name] = [paddle.to_tensor(x) for x in values.swapaxes(0, 1)] if by_layer else values
             return batch
 
-        plan = BucketBatches(texts.lengths, args.batch_size, seed, True, runtime.rank(), runtime.world_size())
         save = lambda best: save_dual_encoder(best, student, wordpiece, task.labels, lengths)  # noqa: E731
         scores = lambda: dev.scores(student, student)  # noqa: E731
         fit(student, losses, Batches(plan, load), arm, this_run, scores, task.metric, save)

@@ -51,6 +51,16 @@ class BucketBatches:
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """This rank's row indices (int64) for each step of the epoch, counted from 0."""
+        order, sizes, turns = self._order(epoch)
+        ends = np.cumsum(sizes)
+        starts = ends - sizes
+        return [
+            order[a + self.rank : b : self.world_size]
+            for a, b in zip(starts[turns].tolist(), ends[turns].tolist(), strict=True)
+        ]
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All rows, those of a batch beside each other; the batches' sizes; and in which order the batches come."""
         rows = len(self.lengths)
         # The sizes of np.array_split, the larger first.
         small, larger = divmod(rows, self._steps)
@@ -58,7 +68,7 @@ class BucketBatches:
         sizes[:larger] += 1
         if not self.shuffle:
             order = np.argsort(-self.lengths, kind="stable")
-            return self._cut(order, sizes, np.arange(self._steps))
+            return order, sizes, np.arange(self._steps)
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(rows)
         pool = np.repeat(np.arange(self._steps) // _POOL, sizes)
@@ -68,17 +78,18 @@ class BucketBatches:
         for part, size in ((order[:split], small + 1), (order[split:], small)):
             if len(part):
                 part[:] = rng.permuted(part.reshape(-1, size), axis=1).ravel()
-        return self._cut(order, sizes, rng.permutation(self._steps))
+        return order, sizes, rng.permutation(self._steps)
+
+    def rows_of(self, steps: int) -> np.ndarray:
+        """The rows of all ranks' first `steps` batches, sorted; of all batches when it is below 1, as --max_steps is
+        where nothing ends training early."""
+        if not 0 < steps < self._steps:
+            return np.arange(len(self.lengths))
+        order, sizes, turns = self._order(0)
+        ends = np.cumsum(sizes)
+        return np.sort(np.concatenate([order[ends[turn] - sizes[turn] : ends[turn]] for turn in turns[:steps]]))
 
     def real_share(self, epoch: int) -> float:
         """Real tokens over all tokens, padding included, in this rank's batches of the epoch."""
         batches = [self.lengths[batch] for batch in self.epoch(epoch)]
         return sum(int(batch.sum()) for batch in batches) / sum(int(batch.max()) * len(batch) for batch in batches)
-
-    def _cut(self, order: np.ndarray, sizes: np.ndarray, steps: np.ndarray) -> list[np.ndarray]:
-        ends = np.cumsum(sizes)
-        starts = ends - sizes
-        return [
-            order[a + self.rank : b : self.world_size]
-            for a, b in zip(starts[steps].tolist(), ends[steps].tolist(), strict=True)
-        ]

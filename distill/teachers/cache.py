@@ -260,7 +260,7 @@ def folder_bytes(folder: Path) -> int:
 class Requests:
     """The distinct rows of a request: keys uint64 [d, 2] and extents int64 [d, 1] or [d, 3], sorted by (length, key).
 
-    inverse int32 [n]: number of the distinct row for each row asked; first int64 [d]: an index of it in the request.
+    inverse int32 [n]: number of the distinct row for each row asked; first int64 [d]: an index of it in the rows.
     """
 
     keys: np.ndarray

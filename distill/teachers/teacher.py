@@ -204,8 +204,12 @@ class Teacher:
         with paddle.no_grad():
             return scaled_scores(*(split_heads(paddle.to_tensor(x), heads) for x in (queries, keys))).numpy()
 
-    def outputs(self, encoded: Encoded, outputs: Sequence[str] = ("logits",)) -> CachedOutputs:
+    def outputs(
+        self, encoded: Encoded, outputs: Sequence[str] = ("logits",), rows: np.ndarray | None = None
+    ) -> CachedOutputs:
         """The outputs (names as in `forward`) of every row, from the cache, which is filled first where it lacks some.
+
+        rows: indices of those that will be asked for, without them all: the others do not go into the cache.
 
         Under paddle.distributed.launch the ranks share the filling, so all of them must call this. The batches are
         planned over the whole request: an interrupted filling gives the same bits as any other. What does not fit
@@ -214,7 +218,10 @@ class Teacher:
         parsed = self._parse(outputs)
         root = Path(self.options.cache_dir).expanduser()
         folder = root / f"{self.digest[:16]}-{self._way}"
-        requests = Requests.of(encoded.keys(), encoded.extents)
+        everything = requests = Requests.of(encoded.keys(), encoded.extents)
+        if rows is not None:
+            requests = Requests.of(encoded.keys()[rows], encoded.extents[rows])
+            requests = dataclasses.replace(requests, first=np.asarray(rows)[requests.first])
         stores = [Store(folder / output.name, output) for output in parsed]
         if is_main():
             for store in stores:
@@ -234,7 +241,7 @@ class Teacher:
         plan = self._admitted(requests, parsed, missing, begun, root, unfinished.size)
         barrier()  # and everybody has counted before the first file is added
         started = time.perf_counter()
-        todo = sum(int(absent[rows].sum()) for rows in plan)
+        todo = sum(int(absent[batch].sum()) for batch in plan)
         if plan:
             if is_main():
                 unfinished.begin(begun)
@@ -247,12 +254,12 @@ class Teacher:
         seconds = time.perf_counter() - started
         distinct, found = len(absent), int((~absent).sum())
         hit_rate = found / distinct if distinct else 1.0
-        log(summary(len(encoded), distinct, found, hit_rate, todo, seconds, saved))
+        log(summary(len(requests.inverse), distinct, found, hit_rate, todo, seconds, saved))
 
         def compute(indices: np.ndarray, widest: np.ndarray) -> dict[str, np.ndarray]:
             return self._forward(self._pad(encoded, indices, widest), parsed)
 
-        return CachedOutputs([Column(store, requests) for store in stores], encoded.extents, hit_rate, compute)
+        return CachedOutputs([Column(store, everything) for store in stores], encoded.extents, hit_rate, compute)
 
     def _admitted(
         self,

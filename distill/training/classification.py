@@ -92,8 +92,10 @@ class Classification:
         save: writes the model; without it the student alone is saved.
         scored: False for a student that cannot predict yet: the last is kept, and no report is written.
         """
+        plan = self.plan(options)
         with run.timer("teacher"):
-            taught = self.teacher.outputs(self.texts, tuple(wanted)) if wanted else None
+            rows = plan.rows_of(options.max_steps * options.gradient_accumulation_steps)
+            taught = self.teacher.outputs(self.texts, tuple(wanted), rows) if wanted else None
 
         def load(chosen: np.ndarray) -> dict[str, Any]:
             batch = self.texts.pad(chosen, self.teacher.wordpiece.pad_id) | {"labels": self.labels[chosen]}
@@ -105,7 +107,6 @@ class Classification:
             save_bert(student, best, self.teacher.wordpiece, self.task.labels)
 
         scores = (lambda: self.dev.scores(student)) if scored else None
-        plan = self.plan(options)
         model = student if trained is None else trained
         fit(model, losses, Batches(plan, load), options, run, scores, self.task.metric, save or save_student)
         if scored and runtime.is_main():

@@ -48,6 +48,12 @@ def test_from_end_to_end(task, data_dir, deep_teachers, tmp_path):
     np.testing.assert_allclose(load_predictions(folder)["dev"].logits[3], logits.numpy()[0], atol=1e-5)
 
 
+def test_a_short_run_asks_the_teacher_about_its_own_rows_only(data_dir, deep_teachers, tmp_path, capsys):
+    flags = ("--student_layers", 2, "--max_steps", 3, "--batch_size", 8)
+    task_distill.main(taught(data_dir, deep_teachers("SST-2"), tmp_path / "run", "SST-2", *flags))
+    assert "teacher cache: 24 rows asked" in capsys.readouterr().out
+
+
 def test_from_a_general_distilled_folder(data_dir, deep_teachers, encoder, tmp_path):
     flags = ("--student_model_name_or_path", encoder, "--learning_rate", "1e-30", "--num_train_epochs", 1)
     folder = task_distill.main(taught(data_dir, deep_teachers("SST-2"), tmp_path / "run", "SST-2", *flags))

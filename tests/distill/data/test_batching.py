@@ -107,3 +107,15 @@ def test_sst2_batches_are_nearly_all_real_tokens():
         for rank in (0, 1):
             assert BucketBatches(lengths, batch_size, rank=rank, world_size=2).real_share(0) > 0.97
         assert BucketBatches(lengths, batch_size).real_share(0) > 0.97
+
+
+@pytest.mark.parametrize(("batch_size", "world"), [(4, 1), (4, 2), (1, 3)])
+def test_rows_of_the_first_batches(batch_size, world):
+    lengths = some_lengths(50)
+    ranks = [BucketBatches(lengths, batch_size, 3, True, rank, world) for rank in range(world)]
+    for steps in (1, 5):
+        seen = np.concatenate([batch for batches in ranks for batch in batches.epoch(0)[:steps]])
+        assert all(batches.rows_of(steps).tolist() == sorted(seen.tolist()) for batches in ranks)
+        assert len(seen) < 50
+    for steps in (-1, 0, len(ranks[0]), 1000):
+        assert ranks[0].rows_of(steps).tolist() == list(range(50))

@@ -105,6 +105,17 @@ def test_rows_are_shared_among_requests(teacher):
     np.testing.assert_array_equal(everything(both)["logits"], everything(whole)["logits"][:5])
 
 
+def test_only_the_rows_that_will_be_asked_for_are_filled(teacher, capsys):
+    encoded = rows(40, seed=11)
+    chosen = np.array([3, 4, 17, 30])
+    found = teacher.outputs(encoded, ALL, chosen)
+    assert "teacher cache: 4 rows asked, 0 found" in capsys.readouterr().out
+    assert len(found) == 40
+    part, whole = found.batch(chosen), teacher.outputs(encoded, ALL).batch(chosen)
+    same(part, whole)
+    assert teacher.outputs(encoded, ALL, chosen).hit_rate == 1.0
+
+
 def test_other_weights_or_length_share_nothing(teacher, folder, tmp_path):
     encoded = rows(10)
     teacher.outputs(encoded)
