@@ -60,7 +60,8 @@ class BucketBatches:
         ]
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All rows, those of a batch beside each other; the batches' sizes; and in which order the batches come."""
+        """All rows int64 [n], those of a batch beside each other; the batches' sizes [steps]; and in which order the
+        batches come [steps]."""
         rows = len(self.lengths)
         # The sizes of np.array_split, the larger first.
         small, larger = divmod(rows, self._steps)

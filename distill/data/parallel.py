@@ -162,8 +162,7 @@ class InterleavedBatches(BucketBatches):
         # Short enough that a usual sentence's rows, about an epoch / count apart, lie in different pools.
         self._pool = max(1, min(_POOL, int(0.75 * len(self) / np.median(counts))))
 
-    def epoch(self, epoch: int) -> list[np.ndarray]:
-        """This rank's row indices (int64) for each step of the epoch, counted from 0."""
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows, steps = len(self.lengths), len(self)
         rng = np.random.default_rng([self.seed, epoch])
         small, larger = divmod(rows, steps)
@@ -184,7 +183,7 @@ class InterleavedBatches(BucketBatches):
         for part, size in ((order[:split], small + 1), (order[split:], small)):
             if len(part):
                 part[:] = rng.permuted(part.reshape(-1, size), axis=1).ravel()
-        return self._cut(order, sizes, rng.permutation(steps))
+        return order, sizes, rng.permutation(steps)
 
 
 def _numbered(texts: Sequence[str]) -> np.ndarray:
