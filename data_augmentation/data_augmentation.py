@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         with this_run.timer("masked_lm"):
             for block in work.share(answers.todo(), sizes, "masked LM", "sentences"):
                 answers.write(block, ask([texts[i] for i in plan.blocks[block]], args.mlm_mode))
+                runtime.return_freed_memory()
         if args.mlm_mode == "single_pass":
             some = [texts[i] for i in plan.sample(SAMPLE)]
             share = from_main(lambda: candidates.overlap(ask(some, "single_pass"), ask(some, "per_word")))

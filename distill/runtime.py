@@ -127,6 +127,13 @@ def _keep_large_tensors() -> str:
     return "mallopt" if all(done) else "as installed"
 
 
+def return_freed_memory() -> None:
+    """Give the system back what glibc keeps of freed tensors, for long work whose batches differ in shape: the pieces
+    that are kept fit the next shapes less and less, and the process would grow with the number of batches."""
+    if _SETTINGS.get("allocator") == "mallopt":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def start(device: str = "auto", amp: str = "none") -> str:
     """Import paddle, choose the device (`auto`, `cpu` or `gpu`) and join the other ranks if there are any. Returns
     `cpu` or `gpu`.

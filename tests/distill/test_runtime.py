@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,25 @@ def test_what_the_user_has_set_stays() -> None:
 
 def test_ranks_of_one_machine_share_its_cores() -> None:
     assert int(before_paddle(PADDLE_LOCAL_SIZE="64")["OMP_NUM_THREADS"]) == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+    code = (
+        "from distill import runtime; runtime.before_paddle()\n"
+        "import numpy as np, psutil\n"
+        "size = lambda: psutil.Process().memory_info().rss // 2**20\n"
+        "start, tensors = size(), [np.ones(2**20) for _ in range(40)]\n"
+        "last = tensors.pop()\n"
+        "del tensors\n"
+        "kept = size() - start\n"
+        "runtime.return_freed_memory()\n"
+        "print(kept, size() - start)"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+    kept, left = map(int, done.stdout.split())
+    assert kept >= 300 and left <= 100
 
 
 def test_it_must_come_before_paddle() -> None:
