@@ -43,6 +43,9 @@ class EvaluateArgs(TaskOptions, RuntimeOptions):
         default_factory=list, positional=True, nargs="*", help="folder of a model; with --method: GPU TASK MODEL_ID"
     )
     method: str | None = option(None, "what kind of model the MODEL_ID is of", choices=tuple(TRAINED_BY))
+    max_seq_length: int | None = option(
+        None, "longest input of a BERT in tokens; without it that of its run.yaml, or 128", low=4
+    )
     result_dir: str | None = option(None, "where the results are written; without it the model's folder")
     eval_batch_size: int = option(128, "rows a batch", low=1)
 
@@ -62,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     from distill.evaluation.metrics import score
     from distill.files import read_json, write_json
     from models.predictor import open_folder
+    from tools.export import read_run
 
     task = load_task(args)
     folder = find(args.method, task.name, args.model[2:]) if args.method else Path(args.model[0])
-    predictor = open_folder(folder, args.max_seq_length)
+    predictor = open_folder(folder, args.max_seq_length or read_run(folder).get("max_seq_length") or 128)
     if predictor.pair not in (None, task.pair):
         kinds = ("one text", "two texts")
         raise UserError(f"{folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")

@@ -17,6 +17,7 @@ from distill.data.tasks import get_task, load_rows
 from distill.data.wordpiece import WordPiece
 from distill.errors import UserError
 from distill.evaluation.metrics import score
+from distill.evaluation.predictions import load_predictions
 from distill.options import TaskOptions
 from models import bilstm
 from models.predictor import open_folder
@@ -188,6 +189,19 @@ def test_student_dir_may_be_the_model_itself(root, tmp_path, monkeypatch):
     assert (tmp_path / "own" / "results_eval.json").is_file()
     monkeypatch.setenv("STUDENT_DIR", "nowhere")
     evaluate.main(arguments("run_eval_teacher.sh", COMMANDS[0][1:]))  # a teacher is no student
+
+
+@pytest.mark.parametrize(("more", "length"), [((), 5), (("--max_seq_length", "6"), 6)])
+def test_a_bert_reads_as_many_tokens_as_in_its_training(more, length, root, tmp_path):
+    model = make_bert_folder(tmp_path / "model", layers=1, hidden=16)
+    (model / "run.yaml").write_text("max_seq_length: 5\n")
+    data = root / "data" / "glue_data"
+    evaluate.main([str(model), "--task_name", "SST-2", "--data_dir", str(data), *more])
+    dev = load_rows(TaskOptions(data_dir=str(data)), get_task("SST-2"), "dev")
+    logits = {n: open_folder(model, n).logits(dev.text_a, None, 128) for n in (length, 128)}
+    found = load_predictions(model)["dev"].logits
+    np.testing.assert_allclose(found, logits[length], atol=1e-5)
+    assert np.abs(found - logits[128]).max() > 1e-3
 
 
 def refusal(script, *words):
