@@ -188,9 +188,10 @@ def embedding_matrix(tokens: Sequence[str], vectors: Any, seed: int, scale: floa
 
 
 def reduce_table(table: np.ndarray, dim: int, std: float = 0.5, pad_id: int | None = None) -> np.ndarray:
-    """The first `dim` principal components of a table [V, H], float32 [V, dim], all scaled by one factor; beyond H zeros.
+    """The first `dim` principal components of a table [V, H], float32 [V, dim], all scaled by one factor; where there
+    are fewer, zeros beside them.
 
-    The factor gives the entries of the components the standard deviation `std`. Its default suits an LSTM's input: large enough that
+    The factor gives the entries the standard deviation `std`. Its default suits an LSTM's input: large enough that
     the gates see it from the first step and that an Adam step of 1e-3 changes a vector slowly. Float64 eigen
     decomposition of the covariance; the entry of largest magnitude in each component is made positive, so that the
     sign is not left to the linear algebra library. Row `pad_id` becomes zero.

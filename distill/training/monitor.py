@@ -36,8 +36,8 @@ from distill.errors import UserError
 from distill.training import checkpoint
 
 _OWN = (
-    *("run.json", "metrics.jsonl", "results_eval.json", "dev_predictions.tsv", "control.json", "control"),
-    *("results_eval.csv", "spearman.png", "test", "vdl", "checkpoints", "best", "stages", "run.yaml"),
+    *("run.json", "metrics.jsonl", "results_eval.json", "evaluation.json", "dev_predictions.tsv", "control.json"),
+    *("control", "results_eval.csv", "spearman.png", "test", "vdl", "checkpoints", "best", "stages", "run.yaml"),
 )
 
 
