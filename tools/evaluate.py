@@ -143,8 +143,10 @@ def read_words(args: EvaluateArgs) -> bool:
 
 def find(method: str, task: str, model_id: Sequence[str]) -> Path:
     """The folder of the model; without an ID the only one there is. UserError lists those that are there."""
+    from distill.encoders.folder import CONFIG_FILES
+
     given = os.environ.get("STUDENT_DIR") if method != "teacher" else None
-    if given and (Path(given) / "config.json").is_file():
+    if given and any((Path(given) / name).is_file() for name in CONFIG_FILES):
         return Path(given)
     home = Path(given) / task if given else _home(method, task)
     there = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []

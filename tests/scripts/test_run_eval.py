@@ -180,9 +180,11 @@ def test_a_real_call_from_another_folder(root, tmp_path):
     assert "RTE dev: accuracy" in done.stdout and "paddle sees none" not in done.stdout
 
 
-def test_student_dir_may_be_the_model_itself(root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("config", ["config.json", "model_config.json"])
+def test_student_dir_may_be_the_model_itself(config, root, tmp_path, monkeypatch):
     script, *words = COMMANDS[20]
     shutil.copytree(folder_of(script, *words[1:]), tmp_path / "own")
+    (tmp_path / "own" / "config.json").rename(tmp_path / "own" / config)
     monkeypatch.setenv("STUDENT_DIR", str(tmp_path / "own"))
     monkeypatch.setenv("RESULT_DIR", "")  # as unset
     evaluate.main(arguments(script, words))
