@@ -153,11 +153,11 @@ def find(method: str, task: str, model_id: Sequence[str]) -> Path:
     wanted = model_id[0] if model_id else there[0] if len(there) == 1 else ""
     if wanted in there:
         return home / wanted
-    if not there:
-        raise UserError(f"{home}: no model is there; {TRAINED_BY[method]} trains one")
-    what = f"{home / wanted}: no such model" if wanted else f"{home}: several models, give a MODEL_ID"
     others = [other for other in TRAINED_BY if wanted and (_home(other, task) / wanted).is_dir()]
     hint = f" ({others[0]} has one of this name)" if others else ""
+    if not there:
+        raise UserError(f"{home}: no model is there{hint}; {TRAINED_BY[method]} trains one")
+    what = f"{home / wanted}: no such model" if wanted else f"{home}: several models, give a MODEL_ID"
     raise UserError(f"{what}{hint}; there are: {', '.join(there)}")
 
 

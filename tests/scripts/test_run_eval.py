@@ -220,6 +220,8 @@ def test_a_model_that_is_not_there_is_answered_with_those_that_are(root, tmp_pat
     assert "no such model (kd has one of this name); there are: tinybert_epoch-5" in line
     line = refusal("run_eval_theseus.sh", "CoLA")
     assert line.endswith(f"{Path('theseus') / 'CoLA'}: no model is there; theseus/task_distill.py trains one")
+    line = refusal("run_eval_theseus.sh", "0", "CoLA", COMMANDS[24][3])
+    assert line.endswith("no model is there (tinybert has one of this name); theseus/task_distill.py trains one")
     for name in ("b", "a"):
         make_bert_folder(tmp_path / "SST-2" / name, layers=1, hidden=16)
     monkeypatch.setenv("STUDENT_DIR", str(tmp_path))
