@@ -158,7 +158,9 @@ def initial_embeddings(
         log(f"{args.embedding_name}: vectors for {100 * coverage:.1f} % of {len(tokens):,} tokens")
         return matrix
     table = word_embeddings(model)
-    log(f"embeddings: BERT's wordpiece table, {table.shape[1]} wide, reduced to {args.emb_dim} by PCA")
+    width = table.shape[1]
+    fitted = "reduced to {} by PCA" if args.emb_dim <= width else "the other columns of {} start at zero"
+    log(f"embeddings: BERT's wordpiece table, {width} wide, {fitted.format(args.emb_dim)}")
     if reader.reads == "words":
         assert wordpiece is not None
         table = compose_words(tokens, wordpiece, table)

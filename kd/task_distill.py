@@ -24,11 +24,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     runtime.start(args.device, args.amp)
     from paddle import Tensor
 
-    from distill.encoders.initialise import create_student
+    from distill.encoders.initialise import create_student, student_depth
     from distill.evaluation.evaluate import bert_forward
     from distill.losses.soft_targets import logit_losses
     from distill.training.classification import Classification
     from distill.training.control import run_arms
+
+    student_depth(args)  # refuses flags that leave it open before the teacher has read anything
 
     # 2. Task and data. 3. Teacher.
     work = Classification(args)

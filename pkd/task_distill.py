@@ -38,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.training.classification import Classification
     from distill.training.control import run_arms
 
+    depth = student_depth(args)
+
     # 2. Task and data. 3. Teacher.
     work = Classification(args)
     task, teacher = work.task, work.teacher
-    depth = student_depth(args)
     pairs = layer_pairs(args, depth, teacher.model.config.num_hidden_layers)
     inner = ("cls:" if args.patience == "cls" else "hidden:") + ",".join(str(layer) for _, layer in pairs)
     wanted = [*(["logits"] if args.alpha else []), *([inner] if args.beta else [])]

@@ -43,6 +43,9 @@ class EvaluateArgs(TaskOptions, RuntimeOptions):
         default_factory=list, positional=True, nargs="*", help="folder of a model; with --method: GPU TASK MODEL_ID"
     )
     method: str | None = option(None, "what kind of model the MODEL_ID is of", choices=tuple(TRAINED_BY))
+    max_seq_length: int | None = option(
+        None, "longest input of a BERT in tokens; without it that of its run.yaml, or 128", low=4
+    )
     result_dir: str | None = option(None, "where the results are written; without it the model's folder")
     eval_batch_size: int = option(128, "rows a batch", low=1)
 
@@ -62,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     from distill.evaluation.metrics import score
     from distill.files import read_json, write_json
     from models.predictor import open_folder
+    from tools.export import read_run
 
     task = load_task(args)
     folder = find(args.method, task.name, args.model[2:]) if args.method else Path(args.model[0])
-    predictor = open_folder(folder, args.max_seq_length)
+    predictor = open_folder(folder, args.max_seq_length or read_run(folder).get("max_seq_length") or 128)
     if predictor.pair not in (None, task.pair):
         kinds = ("one text", "two texts")
         raise UserError(f"{folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
@@ -139,19 +143,21 @@ def read_words(args: EvaluateArgs) -> bool:
 
 def find(method: str, task: str, model_id: Sequence[str]) -> Path:
     """The folder of the model; without an ID the only one there is. UserError lists those that are there."""
+    from distill.encoders.folder import CONFIG_FILES
+
     given = os.environ.get("STUDENT_DIR") if method != "teacher" else None
-    if given and (Path(given) / "config.json").is_file():
+    if given and any((Path(given) / name).is_file() for name in CONFIG_FILES):
         return Path(given)
     home = Path(given) / task if given else _home(method, task)
     there = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
     wanted = model_id[0] if model_id else there[0] if len(there) == 1 else ""
     if wanted in there:
         return home / wanted
-    if not there:
-        raise UserError(f"{home}: no model is there; {TRAINED_BY[method]} trains one")
-    what = f"{home / wanted}: no such model" if wanted else f"{home}: several models, give a MODEL_ID"
     others = [other for other in TRAINED_BY if wanted and (_home(other, task) / wanted).is_dir()]
     hint = f" ({others[0]} has one of this name)" if others else ""
+    if not there:
+        raise UserError(f"{home}: no model is there{hint}; {TRAINED_BY[method]} trains one")
+    what = f"{home / wanted}: no such model" if wanted else f"{home}: several models, give a MODEL_ID"
     raise UserError(f"{what}{hint}; there are: {', '.join(there)}")
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,8 +168,8 @@ def load_task(options: TaskOptions) -> Task:
     """The named task, or, with --train_file, --dev_file or --test_file, your own data.
 
     Own data: the labels are those of the training file, sorted (as numbers where all are); one text or two by the
-    columns; Chinese where half the letters of the first thousand texts are. Raises UserError when rows or columns are
-    missing.
+    columns; Chinese where half the letters of the first thousand texts are. What was found is printed. Raises UserError
+    when rows or columns are missing, and for labels that are two spellings of a number.
     """
     paths = [path for path in (options.train_file, options.dev_file, options.test_file) if path]
     if not paths:
@@ -191,10 +194,15 @@ def load_task(options: TaskOptions) -> Task:
     (texts, found), numbers = read_columns(paths[0], [text_a, _own_label(options, paths[0])])
     if "" in found:
         raise UserError(f"{paths[0]}:{numbers[found.index('')]}: the label is empty")
-    labels = _sorted_labels(set(found))
+    counts = Counter(found)
+    labels = _sorted_labels(paths[0], counts)
     if len(labels) < 2:
         raise UserError(f"{paths[0]}: every row has the label '{labels[0]}'; classes are at least two")
-    return Task("own", labels, "accuracy", text_b is not None, _language(texts))
+    task = Task("own", labels, "accuracy", text_b is not None, _language(texts))
+    kind = "two texts" if task.pair else "one text"
+    classes = shortened(f"{label} ({counts[label]:,})" for label in labels)
+    log(f"{paths[0]}: {len(found):,} rows of {kind} ({task.language}), classes: {classes}")
+    return task
 
 
 def load_rows(options: TaskOptions, task: Task, split: str) -> Rows:
@@ -365,14 +373,19 @@ def _own_rows(options: TaskOptions, task: Task, path: str | Path, test: bool) ->
     return rows
 
 
-def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
+def _sorted_labels(path: str, labels: Iterable[str]) -> tuple[str, ...]:
+    """In the order of numbers where all are finite ones ('nan' and 'inf' are words), otherwise of words."""
     try:
-        numbers = {label: float(label) for label in labels}
-    except ValueError:
+        numbers = {label: Decimal(label) for label in labels}
+    except InvalidOperation:
         return tuple(sorted(labels))
-    if not np.isfinite(list(numbers.values())).all():  # 'nan' and 'inf' are words here
+    if not all(number.is_finite() for number in numbers.values()):
         return tuple(sorted(labels))
-    return tuple(sorted(labels, key=lambda label: (numbers[label], label)))
+    ordered = sorted(numbers, key=numbers.__getitem__)
+    for label, following in pairwise(ordered):
+        if numbers[label] == numbers[following]:
+            raise UserError(f"{path}: the labels '{label}' and '{following}' are the same number; spell it in one way")
+    return tuple(ordered)
 
 
 def _language(texts: Sequence[str]) -> str:

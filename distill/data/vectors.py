@@ -188,29 +188,26 @@ def embedding_matrix(tokens: Sequence[str], vectors: Any, seed: int, scale: floa
 
 
 def reduce_table(table: np.ndarray, dim: int, std: float = 0.5, pad_id: int | None = None) -> np.ndarray:
-    """The first `dim` principal components of a table [V, H], float32 [V, dim], all scaled by one factor.
+    """The first `dim` principal components of a table [V, H], float32 [V, dim], all scaled by one factor; where there
+    are fewer, zeros beside them.
 
     The factor gives the entries the standard deviation `std`. Its default suits an LSTM's input: large enough that
     the gates see it from the first step and that an Adam step of 1e-3 changes a vector slowly. Float64 eigen
     decomposition of the covariance; the entry of largest magnitude in each component is made positive, so that the
-    sign is not left to the linear algebra library. Row `pad_id` becomes zero. Raises UserError when dim is not in
-    1..min(V, H).
+    sign is not left to the linear algebra library. Row `pad_id` becomes zero.
     """
     table = np.asarray(table, np.float64)
-    most = min(table.shape)
-    if not 1 <= dim <= most:
-        raise UserError(f"--emb_dim {dim}: the wordpiece table has only {most} dimensions; choose 1 to {most}")
     centred = table - table.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred / len(table))
     components = vectors[:, ::-1][:, :dim]  # eigh sorts upwards
-    strongest = components[np.abs(components).argmax(axis=0), np.arange(dim)]
+    strongest = components[np.abs(components).argmax(axis=0), np.arange(components.shape[1])]
     reduced = centred @ (components * np.sign(strongest))
     spread = reduced.std()
     if spread > 0:
         reduced *= std / spread
     if pad_id is not None:
         reduced[pad_id] = 0
-    return reduced.astype(np.float32)
+    return np.pad(reduced, ((0, 0), (0, dim - reduced.shape[1]))).astype(np.float32)
 
 
 def compose_words(words: Sequence[str], wordpiece: WordPiece, table: np.ndarray) -> np.ndarray:

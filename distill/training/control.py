@@ -7,7 +7,8 @@ from typing import Protocol
 
 from distill import runtime
 from distill.data.tasks import Task
-from distill.evaluation.predictions import load_predictions
+from distill.errors import UserError
+from distill.evaluation.predictions import Predictions, load_predictions
 from distill.evaluation.statistics import Difference, paired_bootstrap
 from distill.files import write_json
 
@@ -49,12 +50,16 @@ def run_arms(train: Callable[[Path, int, bool], Path], folder: Path, args: Arms,
 
 def compare(first: list[Path], second: list[Path], task: Task) -> Difference:
     """The paired bootstrap of two models' runs, a folder for each seed, on the task's first dev split."""
-    split = task.dev_splits[0]
-    return paired_bootstrap(
-        [load_predictions(folder)[split] for folder in first],
-        [load_predictions(folder)[split] for folder in second],
-        task,
-    )
+    ours, theirs = ([dev_predictions(folder, task) for folder in runs] for runs in (first, second))
+    return paired_bootstrap(ours, theirs, task)
+
+
+def dev_predictions(folder: Path, task: Task) -> Predictions:
+    """Those of a run on the task's first dev split; UserError where it has none."""
+    found, split = load_predictions(folder), task.dev_splits[0]
+    if split not in found:
+        raise UserError(f"{folder}: its predictions are of {', '.join(found)}, not of {task.name}'s {split}")
+    return found[split]
 
 
 def sentence(found: Difference) -> str:

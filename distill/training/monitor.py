@@ -36,8 +36,8 @@ from distill.errors import UserError
 from distill.training import checkpoint
 
 _OWN = (
-    *("run.json", "metrics.jsonl", "results_eval.json", "dev_predictions.tsv", "control.json", "control"),
-    *("results_eval.csv", "spearman.png", "test", "vdl", "checkpoints", "best", "stages", "run.yaml"),
+    *("run.json", "metrics.jsonl", "results_eval.json", "evaluation.json", "dev_predictions.tsv", "control.json"),
+    *("control", "results_eval.csv", "spearman.png", "test", "vdl", "checkpoints", "best", "stages", "run.yaml"),
 )
 
 
@@ -51,6 +51,7 @@ class Run:
     A folder with the same settings is continued, and `finished` says when nothing is left to do. A folder with other
     settings, or with files but no run.yaml, is refused by UserError, unless `overwrite`: then what a run writes (and
     nothing else) is deleted. An unfinished run of the same settings is continued even so: the same command resumes.
+    The folder of a model that a setting called `..._path` names is always refused: the model would be lost.
     """
 
     def __init__(
@@ -80,6 +81,9 @@ class Run:
         path, folder = self.output_dir / "run.yaml", self.output_dir
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output_dir {folder}: is a file, not a folder")
+        for name, value in self.settings.items():
+            if name.endswith("_path") and value and _folder_of(value) == folder.resolve():
+                raise UserError(f"--output_dir {folder}: is the folder of --{name}; choose another one")
         facts: dict[str, Any] = {"finished": False}
         content = [p for p in folder.iterdir() if not p.name.endswith(".tmp")] if folder.exists() else []
         if path.exists():
@@ -338,6 +342,12 @@ def from_main(call: Callable[[], Any]) -> Any:
     if refusal is not None:
         raise refusal
     return value
+
+
+def _folder_of(path: str) -> Path:
+    """The folder itself, or that of a file."""
+    place = Path(path).expanduser().resolve()
+    return place.parent if place.is_file() else place
 
 
 def _differences(path: Path, settings: dict[str, Any], cosmetic: Collection[str]) -> list[str]:

@@ -423,7 +423,6 @@ BAD_FLAGS = [
     (small.main, "--vocab_path none.txt --tokens words", "none.txt: no such vocabulary file"),
     (small.main, "--embedding_name glove.txt", "--embedding_name needs --use_pretrained_emb true"),
     (small.main, "--embedding_name none.txt --use_pretrained_emb true", "none.txt: no such word vector file"),
-    (small.main, "--emb_dim 33 --use_pretrained_emb true", "--emb_dim 33: the wordpiece table has only 32 dimensions"),
     (small.main, "--lazy_embeddings true --optimizer adamw", "--lazy_embeddings needs --optimizer adam"),
     (small.main, "--weight_decay 0.1", "--weight_decay 0.1: acts with --optimizer adamw only"),
     (small.main, "--device gpu", NO_GPU),

@@ -293,7 +293,8 @@ def test_words_are_replaced_by_words_of_their_class(data_dir, encoder, tmp_path)
 # Where the student starts
 
 
-def test_embeddings_are_the_teachers_table_by_pca(data_dir, teachers, tmp_path):
+@pytest.mark.parametrize("width", [8, 40])  # the table is 32 wide
+def test_embeddings_are_the_teachers_table_by_pca(width, data_dir, teachers, tmp_path):
     teacher = teachers("SST-2")
     flags = (
         "--teacher_path",
@@ -304,13 +305,15 @@ def test_embeddings_are_the_teachers_table_by_pca(data_dir, teachers, tmp_path):
         "true",
         "--n_iter",
         0,
+        "--emb_dim",
+        width,
     )
     run = bert_distill.main(lstm(data_dir, tmp_path / "run", "SST-2", *flags, *STILL))
-    expected = reduce_table(word_embeddings(teacher), 8, pad_id=0)
+    expected = reduce_table(word_embeddings(teacher), width, pad_id=0)
     np.testing.assert_allclose(
         load_tensors(run / "model.safetensors")["embedding.weight"], expected, rtol=0, atol=1e-25
     )
-    assert not expected[0].any() and expected.std() == pytest.approx(0.5, rel=0.02)
+    assert not expected[0].any() and expected[:, :32].std() == pytest.approx(0.5, rel=0.02)
 
 
 def test_embeddings_of_a_file(data_dir, tmp_path):

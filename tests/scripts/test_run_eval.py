@@ -17,6 +17,7 @@ from distill.data.tasks import get_task, load_rows
 from distill.data.wordpiece import WordPiece
 from distill.errors import UserError
 from distill.evaluation.metrics import score
+from distill.evaluation.predictions import load_predictions
 from distill.options import TaskOptions
 from models import bilstm
 from models.predictor import open_folder
@@ -179,15 +180,30 @@ def test_a_real_call_from_another_folder(root, tmp_path):
     assert "RTE dev: accuracy" in done.stdout and "paddle sees none" not in done.stdout
 
 
-def test_student_dir_may_be_the_model_itself(root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("config", ["config.json", "model_config.json"])
+def test_student_dir_may_be_the_model_itself(config, root, tmp_path, monkeypatch):
     script, *words = COMMANDS[20]
     shutil.copytree(folder_of(script, *words[1:]), tmp_path / "own")
+    (tmp_path / "own" / "config.json").rename(tmp_path / "own" / config)
     monkeypatch.setenv("STUDENT_DIR", str(tmp_path / "own"))
     monkeypatch.setenv("RESULT_DIR", "")  # as unset
     evaluate.main(arguments(script, words))
     assert (tmp_path / "own" / "results_eval.json").is_file()
     monkeypatch.setenv("STUDENT_DIR", "nowhere")
     evaluate.main(arguments("run_eval_teacher.sh", COMMANDS[0][1:]))  # a teacher is no student
+
+
+@pytest.mark.parametrize(("more", "length"), [((), 5), (("--max_seq_length", "6"), 6)])
+def test_a_bert_reads_as_many_tokens_as_in_its_training(more, length, root, tmp_path):
+    model = make_bert_folder(tmp_path / "model", layers=1, hidden=16)
+    (model / "run.yaml").write_text("max_seq_length: 5\n")
+    data = root / "data" / "glue_data"
+    evaluate.main([str(model), "--task_name", "SST-2", "--data_dir", str(data), *more])
+    dev = load_rows(TaskOptions(data_dir=str(data)), get_task("SST-2"), "dev")
+    logits = {n: open_folder(model, n).logits(dev.text_a, None, 128) for n in (length, 128)}
+    found = load_predictions(model)["dev"].logits
+    np.testing.assert_allclose(found, logits[length], atol=1e-5)
+    assert np.abs(found - logits[128]).max() > 1e-3
 
 
 def refusal(script, *words):
@@ -204,6 +220,8 @@ def test_a_model_that_is_not_there_is_answered_with_those_that_are(root, tmp_pat
     assert "no such model (kd has one of this name); there are: tinybert_epoch-5" in line
     line = refusal("run_eval_theseus.sh", "CoLA")
     assert line.endswith(f"{Path('theseus') / 'CoLA'}: no model is there; theseus/task_distill.py trains one")
+    line = refusal("run_eval_theseus.sh", "0", "CoLA", COMMANDS[24][3])
+    assert line.endswith("no model is there (tinybert has one of this name); theseus/task_distill.py trains one")
     for name in ("b", "a"):
         make_bert_folder(tmp_path / "SST-2" / name, layers=1, hidden=16)
     monkeypatch.setenv("STUDENT_DIR", str(tmp_path))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from distill.data.tasks import get_task
+from distill.data.tasks import get_task, load_rows
 from distill.data.wordpiece import WordPiece
 from distill.evaluation.predictions import Predictions, save_predictions
+from distill.options import TaskOptions
 from models import bilstm
 from tests.recipes.runs import refused
 from tests.tiny import make_bert_folder, make_glue_data
@@ -220,3 +221,28 @@ def test_refusals(home, flags, tmp_path):
         (("--folders", home / "lstm", bare), "results_eval.json: no such file; evaluate the model first"),
     ):
         assert expected in refused(compare.main, flags(*more), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("split", "rows", "expected"),
+    [
+        ("dev_matched", 200, "its predictions are of dev_matched, not of SST-2's dev"),
+        ("dev", 199, "was scored on other rows than {}/dev.tsv; evaluate it again"),
+    ],
+)
+def test_scores_of_other_rows_are_refused(split, rows, expected, home, flags, tmp_path):
+    shutil.copytree(home / "worse", tmp_path / "other")
+    labels = np.arange(rows) % 2
+    save_predictions(tmp_path / "other", {split: Predictions(right(90, labels).astype(np.float32), labels)})
+    line = refused(compare.main, flags("--folders", home / "teacher", tmp_path / "other"), tmp_path)
+    assert line == f"{tmp_path / 'other'}: " + expected.format(home / "data" / "SST-2")
+
+
+def test_scores_of_the_same_regression_rows_are_taken(clock, tmp_path):
+    data = TaskOptions(task_name="STS-B", data_dir=str(make_glue_data(tmp_path, "STS-B")))
+    task = get_task("STS-B")
+    labels = load_rows(data, task, "dev").labels
+    save_predictions(tmp_path / "run", {"dev": Predictions(labels[:, None], labels)})
+    (tmp_path / "run" / "results_eval.json").write_text("{}")
+    models = finished.of_folders([str(tmp_path / "run")], "STS-B")
+    assert finished.time_them(models, task, data, 1, 8)["rows"] == len(labels) == 32

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from distill.errors import UserError
@@ -131,14 +132,24 @@ def shape(folder: Path) -> dict[str, int]:
 def time_them(
     models: Sequence[dict[str, Any]], task: "Task", args: TaskOptions, rounds: int, batch_size: int
 ) -> dict[str, Any]:
-    """{"models": {folder: {"seconds" for the dev set, "latency_ms" of one text}}}, and on what they were timed."""
+    """{"models": {folder: {"seconds" for the dev set, "latency_ms" of one text}}}, and on what they were timed.
+
+    Raises UserError for a model that was scored on other rows.
+    """
     from distill.data.tasks import load_rows
+    from distill.training.control import dev_predictions
     from tools.latency import side_by_side
 
     folders = [model["runs"][task.name] for model in models if task.name in model["runs"]]
     if not folders:
         raise UserError(f"--task_name {task.name}: no model has a run for it to be timed")
     rows = load_rows(args, task, task.dev_splits[0])
+    labels = np.asarray(rows.labels)
+    for folder in folders:
+        result_of(Path(folder))
+        scored = dev_predictions(Path(folder), task).labels.astype(labels.dtype)
+        if not np.array_equal(scored, labels):
+            raise UserError(f"{folder}: was scored on other rows than {rows.source}; evaluate it again")
     found = side_by_side(folders, rows, rounds, batch_size, args.max_seq_length)
     times = {
         folder: {"seconds": len(rows) / values["samples_per_second"], "latency_ms": values["latency_ms"]["p50"]}

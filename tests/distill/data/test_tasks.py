@@ -461,6 +461,22 @@ def test_own_labels_that_are_words_are_sorted_as_words(tmp_path):
     assert load_task(options(train_file=str(path))).labels == ("false", "true")
 
 
+def test_a_number_spelt_in_two_ways_is_no_two_classes(tmp_path):
+    path = lay(tmp_path, "t.csv", "text,label", "a,0", "b,1.0", "c,1")
+    expected = f"{path}: the labels '1.0' and '1' are the same number; spell it in one way"
+    assert refusal(load_task, options(train_file=str(path))) == expected
+    long = lay(tmp_path, "long.csv", "text,label", "a,12345678901234567891", "b,12345678901234567890")
+    assert load_task(options(train_file=str(long))).labels == ("12345678901234567890", "12345678901234567891")
+
+
+def test_what_own_data_was_read_as_is_said(tmp_path, capsys):
+    path = lay(tmp_path, "t.csv", "text_a,text_b,label", "a,b,no", "c,d,yes", "e,f,yes")
+    load_task(options(train_file=str(path)))
+    assert capsys.readouterr().out == f"{path}: 3 rows of two texts (en), classes: no (1), yes (2)\n"
+    load_task(options(task_name="SST-2"))
+    assert not capsys.readouterr().out
+
+
 def test_own_regression_and_test_rows_without_labels(tmp_path):
     train = lay(tmp_path, "train.tsv", "text\tlabel", "a\t-2.5", "b\t7")
     test = lay(tmp_path, "test.tsv", "text", "c")

@@ -135,10 +135,11 @@ def test_reduce_table_properties():
     assert not padded[7].any() and np.array_equal(np.delete(padded, 7, 0), np.delete(reduced, 7, 0))
 
 
-def test_reduce_table_refuses_too_many_dimensions():
-    for dim in (0, 5):
-        with pytest.raises(UserError, match=f"--emb_dim {dim}: .* choose 1 to 4"):
-            reduce_table(np.ones((9, 4)), dim)
+def test_a_table_narrower_than_the_embeddings_keeps_its_components_beside_zeros():
+    table = np.random.default_rng(0).normal(size=(9, 4))
+    wide = reduce_table(table, 7)
+    assert wide.shape == (9, 7) and wide.dtype == np.float32
+    assert np.array_equal(wide[:, :4], reduce_table(table, 4)) and not wide[:, 4:].any()
 
 
 def test_compose_words(tmp_path):

@@ -50,6 +50,15 @@ def test_a_folder_of_something_else_is_refused_and_overwriting_spares_it(tmp_pat
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("given", ["", "model.safetensors"])
+def test_the_folder_of_the_teacher_is_never_overwritten(given, tmp_path):
+    (tmp_path / "model.safetensors").write_text("weights")
+    with pytest.raises(UserError, match=f"--output_dir {tmp_path}: is the folder of --teacher_path; choose another"):
+        Run(tmp_path, {**SETTINGS, "teacher_path": str(tmp_path / given)}, overwrite=True)
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+    Run(tmp_path / "student", {**SETTINGS, "teacher_path": str(tmp_path / given)})
+
+
 def test_what_a_killed_start_left_is_no_obstacle(tmp_path):
     (tmp_path / ".run.yaml.123.tmp").write_text("lear")
     assert not Run(tmp_path, SETTINGS).finished
