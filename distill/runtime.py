@@ -176,6 +176,14 @@ def world_size() -> int:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
+def require_one_process() -> None:
+    """Raises UserError for one of several ranks, of a script whose work they do not share."""
+    if world_size() > 1:
+        raise UserError(
+            f"{world_size()} processes: this script works in one; start it without paddle.distributed.launch"
+        )
+
+
 def barrier() -> None:
     """Returns when every rank has come here."""
     if world_size() > 1:

@@ -87,8 +87,8 @@ class StoreWriter:
         write_json(self._mark, self._state)
 
     def add(self, names: Sequence[str], states: Sequence[np.ndarray]) -> None:
-        """Append documents with their vectors, each [n, D]. Raises UserError when the disk is full or a number is too
-        large for float16."""
+        """Append documents with their vectors, each [n, D]. Raises UserError when the disk is full, when a number is
+        too large for float16, and when another process writes the same store."""
         with np.errstate(over="ignore"):
             block = np.concatenate(states).astype(np.float16)
         if not np.isfinite(block).all():
@@ -97,8 +97,13 @@ class StoreWriter:
         content = (block, counts, "".join(f"{name}\n" for name in names).encode())
         sizes = []
         with disk_errors(self._folder):
-            for name, data in zip(_FILES, content, strict=True):
+            for name, data, size in zip(_FILES, content, self._state["bytes"], strict=True):
                 with open(self._unfinished / name, "ab") as file:
+                    if file.tell() != size:
+                        raise UserError(
+                            f"{self._folder}: another process writes there too; wait for its end, then run the same "
+                            "command"
+                        )
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())

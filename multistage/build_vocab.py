@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     args = parse(BuildVocabArgs, argv, __doc__)
     args.require_files()
     strip_accents = {"auto": None, "yes": True, "no": False}[args.strip_accents]
+    runtime.require_one_process()
     runtime.start("cpu")
     from distill.data.parallel import load_parallel
     from distill.data.wordpiece import WordPiece

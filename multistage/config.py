@@ -293,7 +293,7 @@ def _find(path: str | Path) -> Path:
 def _read(path: Path) -> dict[tuple[str, str], Any]:
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#", ";"), strict=True)
     try:
-        parser.read_string(path.read_text(encoding="utf-8"))
+        parser.read_string(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
     except configparser.MissingSectionHeaderError as error:

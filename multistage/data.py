@@ -54,4 +54,4 @@ class Texts:
         theirs = taught(rows.sources) if rows is not None and taught is not None else None
         student.fix()
         encode = lambda texts: student.encode(texts, size)  # noqa: E731
-        report(folder, encode, self.sts[split], rows, theirs, student, weights, size, seed)
+        report(folder, split, encode, self.sts[split], rows, theirs, student, weights, size, seed)

@@ -7,6 +7,7 @@ python test.py --config multilingual/xlmr_rec_bottle_mcl.config --checkpoint my_
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill import runtime
 from distill.cli import run
 from distill.errors import UserError
 from multistage.args import parse
@@ -17,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Returns the folder of the results."""
     flags = parse(argv, __doc__, training=False)
     config = Config(flags.config)
+    runtime.require_one_process()
     flags.start()
     from models.sentence_encoder import load_sentence_encoder
     from multistage.data import TEST_FOLDER, Texts

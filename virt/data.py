@@ -17,7 +17,7 @@ from distill.encoders import cpu
 from distill.encoders.folder import ModelFolder, find_model, flatten_config
 from distill.errors import UserError
 from distill.evaluation.evaluate import Scores, evaluate_splits, predict, report
-from distill.files import read_json
+from distill.files import read_settings
 from distill.runtime import log
 from virt.args import PairOptions
 from virt.tensorflow_checkpoint import converted, is_prefix
@@ -87,7 +87,7 @@ def find_start(flag: str, path: str, args: PairOptions) -> ModelFolder:
         return find_model(converted(flag, path, args))
     found = find_model(path)
     if args.bert_config_file is not None:
-        theirs = flatten_config(read_json(args.bert_config_file))
+        theirs = flatten_config(read_settings(args.bert_config_file))
         for name, value in found.config.items():
             if theirs.get(name, value) != value:
                 what = f"{name} is {theirs[name]}, in {found.config_file} {value}"

@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 1. Flags, before anything heavy is imported.
     args = parse(EncodeArgs, argv, __doc__)
     args.require(corpus="a file of documents")
+    runtime.require_one_process()
     runtime.start(args.device)
     import numpy as np
     from tqdm import tqdm

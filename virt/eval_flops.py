@@ -52,13 +52,13 @@ def count(args: FlopsArgs) -> dict[str, int]:
     from distill.encoders.inference import BERT_INPUTS
     from distill.encoders.taps import Reading
     from distill.evaluation.flops import forward_flops
-    from distill.files import read_json
+    from distill.files import read_settings
     from distill.teachers.teacher import BertForPairs
     from models.dual_encoder import SCORING_INPUTS, TOWER_INPUTS, Scoring, Tower, create_dual_encoder
 
     first, second = lengths(args)
     joint, outputs = first + second - 1, get_task(args.task_name).num_outputs
-    given = flatten_config(read_json(args.bert_config_file)) if args.bert_config_file else {}
+    given = flatten_config(read_settings(args.bert_config_file)) if args.bert_config_file else {}
     sizes = {name: given.get(name, size) for name, size in _BERT_BASE.items()}
     if joint > sizes["max_position_embeddings"]:
         raise UserError(

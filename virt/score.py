@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("give queries, or a file of them by --queries, and not both")
     if args.output and Path(args.output).is_dir():
         raise UserError(f"--output {args.output}: is a folder; name a file")
+    runtime.require_one_process()
     runtime.start(args.device)
     from scipy.special import softmax
 

@@ -12,7 +12,7 @@ from distill.data.pairs import PairLayout
 from distill.data.words import read_vocabulary
 from distill.encoders.folder import flatten_config
 from distill.errors import UserError
-from distill.files import read_json, sha256, write_atomic, write_json
+from distill.files import read_settings, sha256, write_atomic, write_json
 from distill.teachers.teacher import pair_settings
 from distill.tensors import save_tensors
 from distill.training.checkpoint import beside, replace_folder
@@ -52,7 +52,7 @@ def converted(flag: str, prefix: str, args: PairOptions) -> Path:
     if args.bert_config_file is None or args.vocab_file is None:
         raise UserError(f"{flag} {prefix}: a TensorFlow checkpoint; give its --bert_config_file and --vocab_file too")
     files = (f"{Path(prefix).expanduser()}.index", args.bert_config_file, args.vocab_file)
-    config, tokens = flatten_config(read_json(args.bert_config_file)), read_vocabulary(args.vocab_file)
+    config, tokens = flatten_config(read_settings(args.bert_config_file)), read_vocabulary(args.vocab_file)
     reading = f"{args.pooling_strategy} {args.lengths}"
     content = hashlib.sha256("".join([*map(sha256, files), reading]).encode()).hexdigest()
     folder = Path(args.cache_dir).expanduser() / "converted" / content[:16]

@@ -35,7 +35,7 @@ def read_documents(
         if empty or not values[0]:
             raise UserError(f"{path}:{empty or number}: the text is empty; fill it or remove the row")
         name = values[-1] if id_column else str(count + 1)
-        if not name or "\t" in name or "\n" in name:
+        if not name or set(name) & set("\t\r\n"):
             raise UserError(f"{path}:{number}: the name in '{id_column}' is empty, or has a tab or line end in it")
         count += 1
         yield name, values[0]

@@ -80,6 +80,18 @@ def test_other_content_is_neither_mixed_nor_lost(tmp_path):
     assert StoreWriter(tmp_path / "third", ABOUT | {"corpus": "other"}, overwrite=True).documents == 0
 
 
+def test_two_writers_of_one_store_do_not_mix(tmp_path):
+    """Whichever finds that another has written stops; the other's store is whole."""
+    first, second = (StoreWriter(tmp_path / "store", ABOUT) for _ in range(2))
+    first.add(["a"], vectors(2))
+    with pytest.raises(UserError, match="store: another process writes there too; wait for its end"):
+        second.add(["a"], vectors(2))
+    first.add(["b"], vectors(3))
+    first.finish()
+    store = DocumentStore(tmp_path / "store")
+    assert store.names == ["a", "b"] and store.lengths.tolist() == [2, 3]
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

@@ -489,6 +489,21 @@ def test_stages_that_do_not_fit(file, changes, why, trained, home, texts):
     assert why in refused(train.main, flags(config, home, texts, name="never"), home)
 
 
+def test_a_config_may_begin_with_a_byte_order_mark(home, tmp_path):
+    config, marked = tiny("cpu/mse.config", home), tmp_path / "marked.config"
+    marked.write_bytes(b"\xef\xbb\xbf" + config.read_bytes().replace(b"\n", b"\r\n"))
+    assert Config(marked).settings() == Config(config).settings()
+
+
+def test_scripts_of_one_process_refuse_several(monkeypatch, tmp_path):
+    from multistage import build_vocab
+
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    argv = ("a.en-de.tsv", "--output_dir", str(tmp_path / "vocab"))
+    for main, flags in ((test_script.main, ("--config", "cpu/mse.config")), (build_vocab.main, argv)):
+        assert refused(main, flags, tmp_path).startswith("2 processes: this script works in one; start it without")
+
+
 def test_a_teacher_of_another_width_is_refused(home, texts):
     from models.sentence_encoder import read_folder
 

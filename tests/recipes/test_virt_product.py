@@ -194,6 +194,14 @@ def test_what_does_not_fit_is_refused(students, corpus, tmp_path, texts):
     assert DocumentStore(store).names == ["x"]
 
 
+def test_several_processes_are_refused(monkeypatch, tmp_path):
+    """They would write the same files."""
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    same = ["--model_path", "m", "--store", str(tmp_path / "s")]
+    for main, argv in ((encode.main, ["--corpus", "c.txt", *same]), (score.main, ["query", *same])):
+        assert runs.refused(main, argv, tmp_path).startswith("2 processes: this script works in one; start it without")
+
+
 @pytest.mark.parametrize(
     ("main", "flags", "message"),
     [
