@@ -86,6 +86,14 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
 
 
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """As `read_json`, of a file that holds an object; UserError when it holds something else."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f'{path}: not a JSON object such as {{"name": "value"}}')
+    return found
+
+
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as handle:

@@ -21,7 +21,7 @@ from distill.data.wordpiece import Encoded, WordPiece
 from distill.encoders import inference
 from distill.encoders.folder import CONFIG_FILES, WEIGHT_FILES, flatten_config, from_torch
 from distill.errors import UserError
-from distill.files import read_json, write_atomic
+from distill.files import read_json, read_settings, write_atomic
 from distill.pretrained import MINILM, minilm_folder
 from distill.tensors import fill, load_pdparams, load_tensors, load_torch
 from models.recurrent_encoder import EncoderConfig, RecurrentEncoder, kept_layers, layer_number, save_encoder
@@ -62,7 +62,7 @@ class Subwords:
         from tokenizers import Tokenizer
 
         if not path.is_file():
-            raise UserError(f"{path}: no such file; save the model with its fast tokenizer, which writes it")
+            raise UserError(f"{path}: no such file, nor a vocab.txt; save the model with its fast tokenizer")
         self._content = path.read_text(encoding="utf-8")
         try:
             self._tokenizer = Tokenizer.from_str(self._content)
@@ -236,21 +236,28 @@ def read_folder(path: str | Path) -> EncoderFolder:
         pooling, normalize, inner = _modules(place)
     folder, file = (inner.parent, inner) if inner.is_file() else (inner, _weight_file(inner))
     config_file = next((folder / name for name in CONFIG_FILES if (folder / name).is_file()), folder / CONFIG_FILES[0])
-    raw = flatten_config(read_json(config_file))
+    raw = flatten_config(read_settings(config_file))
     config = _config(raw, config_file)
     arrays = _arrays(file, config)
     missing = {"pooling", "normalize"} - raw.keys()
     if not missing:  # a student's
         pooling, normalize = raw["pooling"], raw["normalize"]
-    reader, longest = _reader(folder, config), raw.get("max_seq_length")
-    settings = folder / "sentence_bert_config.json"
-    if longest is None and settings.is_file():
-        about = read_json(settings)
+        if pooling not in POOLINGS:
+            raise UserError(f"{config_file}: pooling {pooling}; one of {', '.join(POOLINGS)} is read")
+    reader, said_in = _reader(folder, config), config_file
+    longest = raw.get("max_seq_length")
+    # sentence_bert_config.json, or called after another kind of model in older folders.
+    settings = next(iter(sorted(folder.glob("sentence_*_config.json"))), None)
+    if longest is None and settings is not None:
+        about, said_in = read_settings(settings), settings
         longest = about.get("max_seq_length")
         if about.get("do_lower_case") and not getattr(reader, "lowercase", False):
             raise UserError(f"{settings}: do_lower_case with a tokenizer that keeps capitals is not supported")
-    longest = min(longest or config.max_length, config.max_length)
-    return EncoderFolder(config, arrays, file, reader, longest, pooling, normalize)
+    if longest is None:
+        longest = config.max_length
+    if type(longest) is not int or longest < 3:
+        raise UserError(f"{said_in}: max_seq_length is {longest}; a whole number from 3 on is needed")
+    return EncoderFolder(config, arrays, file, reader, min(longest, config.max_length), pooling, normalize)
 
 
 def _pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -276,7 +283,7 @@ def _modules(folder: Path) -> tuple[str, bool, Path]:
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise UserError(f"{file}: modules {', '.join(kinds)}; Transformer, Pooling[, Normalize] are read")
     about = modules[1][1] / "config.json"
-    settings = read_json(about)
+    settings = read_settings(about)
     modes = [name.removeprefix("pooling_mode_") for name, on in settings.items() if on is True and "_mode_" in name]
     names = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max", "mean_sqrt_len_tokens": "mean_sqrt_len"}
     if isinstance(settings.get("pooling_mode"), str):  # newer releases

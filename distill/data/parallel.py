@@ -25,7 +25,7 @@ from distill.errors import UserError
 from distill.runtime import log
 
 SOURCE = "en"
-_NAMED = re.compile(rf"(?:^|[._-]){SOURCE}-([a-z]{{2,3}}(?:-(?!train|dev|test|all)[a-z]{{2,4}})?)(?=[._-])")
+_NAMED = re.compile(rf"(?:^|[._-]){SOURCE}-([a-z]{{2,3}}(?:-(?:[a-z]{{2}}|hans|hant|latn|cyrl))?)(?=[._-])")
 _STS_COLUMNS = ("sentence1", "sentence2", "score")
 
 

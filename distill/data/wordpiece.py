@@ -19,7 +19,7 @@ import numpy as np
 from distill.data.ragged import Ragged
 from distill.data.words import CJK_RANGES, BasicTable, is_dropped, read_vocabulary
 from distill.errors import UserError
-from distill.files import read_json, write_atomic, write_json
+from distill.files import read_settings, write_atomic, write_json
 
 _CHUNK = 10_000  # texts at a time: Python objects exist for so many only
 _MAX_CACHED_WORDS = 1 << 20
@@ -178,7 +178,7 @@ class WordPiece:
         vocab_file, config_file = folder / "vocab.txt", folder / "tokenizer_config.json"
         if not vocab_file.is_file():
             raise UserError(f"{vocab_file}: no such file; a model folder must hold the model's vocabulary, vocab.txt")
-        config = read_json(config_file) if config_file.is_file() else {}
+        config = read_settings(config_file) if config_file.is_file() else {}
         if config.get("tokenize_chinese_chars") is False or config.get("do_basic_tokenize") is False:
             raise UserError(
                 f"{config_file}: tokenize_chinese_chars and do_basic_tokenize must be true, as in original BERT"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from distill.errors import UserError
-from distill.files import atomic_path, read_json, write_json
+from distill.files import atomic_path, read_json, read_settings, write_json
 from distill.pretrained import MINILM, minilm_folder
 from distill.tensors import fill, load_pdparams, load_tensors, load_torch, save_tensors
 
@@ -323,10 +323,7 @@ def _download(name: str, kinds: Sequence[str]) -> Path:
 
 
 def _describe(folder: Path, weights: Path, config_file: Path, kinds: Sequence[str]) -> ModelFolder:
-    raw = read_json(config_file)
-    if not isinstance(raw, dict):
-        raise UserError(f"{config_file}: not the config of a model (an object is expected)")
-    config = flatten_config(raw)
+    config = flatten_config(read_settings(config_file))
     architecture = (config.get("architectures") or [None])[0]
     kind = next((kind for kind in kinds if str(architecture or kind).startswith(kind)), None)
     if kind is None or config.get("model_type", kind.lower()) not in [kind.lower() for kind in kinds]:

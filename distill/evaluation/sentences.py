@@ -121,6 +121,7 @@ def vector_mse(vectors: np.ndarray, teacher_vectors: np.ndarray) -> float:
 
 def report(
     folder: str | Path,
+    split: str,
     encode: Encode,
     sts: Mapping[str, Rows],
     parallel: Parallel | None,
@@ -132,7 +133,7 @@ def report(
 ) -> dict[str, Any]:
     """Score and time a finished encoder, print the means, write the results into `folder` and return them.
 
-    sts: as for `sts_scores`. parallel: translations to be found, or None. teacher_vectors: the teacher's, float32
+    split: what it is scored on, for that line. sts: as for `sts_scores`. parallel: translations to be found, or None. teacher_vectors: the teacher's, float32
     [n, H], of parallel's sources, as the student was to match them, or None. seed: that of the training, None where
     nobody knows.
 
@@ -170,7 +171,8 @@ def report(
         hardware=hardware(),
         versions=versions(),
     )
-    log("  ".join(f"{n} {result[n]:.4f}" for n in ("spearman", "pearson", "translation_accuracy") if n in result))
+    shown = [f"{n} {result[n]:.4f}" for n in ("spearman", "pearson", "translation_accuracy") if n in result]
+    log(f"{split}: " + "  ".join(shown))
     write_atomic(folder / "results_eval.csv", _csv(result))
     if all(map(_PAIR.fullmatch, result["sts"])):
         save_heat_map(folder / "spearman.png", {name: s["spearman"] for name, s in result["sts"].items()})

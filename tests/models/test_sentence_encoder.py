@@ -151,6 +151,16 @@ def test_the_older_layout_with_the_model_in_a_folder_of_its_own(folders, tmp_pat
     )
 
 
+@pytest.mark.parametrize("name", ["sentence_roberta_config.json", "sentence_xlm-roberta_config.json"])
+def test_the_length_is_read_from_older_names_too(name, folders, tmp_path):
+    folder = shutil.copytree(folders["xlm-roberta"], tmp_path / "older")
+    (folder / "sentence_bert_config.json").rename(folder / name)
+    changed(folder / name, max_seq_length=7)
+    assert load_sentence_encoder(folder).max_length == 7
+    (folder / name).unlink()
+    assert load_sentence_encoder(folder).max_length == 64
+
+
 def test_a_plain_model_is_averaged(folders, tmp_path):
     plain = make_sentence_folder(tmp_path / "plain", plain=True)
     encoder = load_sentence_encoder(plain)
@@ -278,6 +288,14 @@ def test_what_is_refused(broken, tmp_path):
     assert "pooling none; one of mean" in line(folder)
     (folder / "1_Pooling" / "config.json").unlink()
     assert line(folder).endswith("1_Pooling/config.json: no such file")
+    write_json(folder / "1_Pooling" / "config.json", [])
+    assert "1_Pooling/config.json: not a JSON object" in line(folder)
+    for length in ("long", 0, -1, 12.0, True):
+        changed(folder / "sentence_bert_config.json", max_seq_length=length)
+        write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean"})
+        assert f"sentence_bert_config.json: max_seq_length is {length}; a whole number from 3 on" in line(folder)
+    changed(folder / "config.json", pooling="median", normalize=False)
+    assert line(folder).endswith("config.json: pooling median; one of mean, mean_sqrt_len, cls, max is read")
 
 
 def test_missing_and_damaged_files_are_refused(broken):

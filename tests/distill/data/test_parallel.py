@@ -79,6 +79,9 @@ def test_the_digest_is_that_of_the_rows():
         ("en-fr.tsv", "fr"),
         ("x-en-pt-br-dev.tsv.gz", "pt-br"),
         ("WikiMatrix-en-nl-all.tsv", "nl"),
+        ("Tatoeba-en-zh-hant.dev.tsv", "zh-hant"),
+        ("Tatoeba-en-de-eval.tsv", "de"),
+        ("talks-en-de-val.tsv.gz", "de"),
     ],
 )
 def test_languages_by_name(name, language):

@@ -164,7 +164,7 @@ def reported(tmp_path, monkeypatch):
     def made(sts, parallel=None, teacher=None, encoder=None):
         folder = tmp_path / "results"
         model = paddle.nn.Linear(3, 2)
-        returned = report(folder, encoder or Encoder(), sts, parallel, teacher, model, weights, 64, 7)
+        returned = report(folder, "dev", encoder or Encoder(), sts, parallel, teacher, model, weights, 64, 7)
         assert json.loads((folder / "results_eval.json").read_text()) == returned
         return returned, folder
 
@@ -190,7 +190,7 @@ def test_report(reported, capsys):
     assert {name: result[name] for name in facts} == facts
     assert result["latency_ms"]["p50"] == 1.0 and result["command"].startswith("python ")
     assert "python" in result["versions"] and "cores" in result["hardware"]
-    shown = f"spearman {result['spearman']:.4f}  pearson {result['pearson']:.4f}  translation_accuracy "
+    shown = f"dev: spearman {result['spearman']:.4f}  pearson {result['pearson']:.4f}  translation_accuracy "
     assert capsys.readouterr().out.startswith(shown)
 
     table = {row["pair"]: row for row in csv.DictReader((folder / "results_eval.csv").open())}
