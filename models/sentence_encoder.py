@@ -123,7 +123,9 @@ class SentenceEncoder(nn.Layer):
         return F.normalize(vectors, axis=-1) if self.normalize else vectors
 
     def tokens(self, texts: Sequence[str]) -> Encoded:
-        """The texts as this model reads them."""
+        """The texts as this model reads them. Raises TypeError for one text, which would be taken letter by letter."""
+        if isinstance(texts, str):
+            raise TypeError("a list of texts is needed, such as [text]")
         return self.reader.encode([text.strip() for text in texts], None, self.max_length)
 
     def batch(self, encoded: Encoded, rows: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -40,12 +40,14 @@ def create_student(config: Config, run: Path, checkpoint: str | None, seed: int)
         said, have = config["model", key], getattr(source.config, key)
         if said not in (None, have):
             raise UserError(f"{config.path}: [model] {key} = {said}: the student's is {have}; mend or remove the line")
+    length, most = config["data", "max_seq_length"], source.config.max_length
+    if length > most:
+        raise UserError(f"{config.path}: [data] max_seq_length = {length}: the student reads at most {most} tokens")
     encoder = build(source.config, source.arrays, source.weights)
     if checkpoint:
         file = weight_file(checkpoint)
         fill(encoder, load_tensors(file), file)
         origins.append(sha256(file))
-    length = config["data", "max_seq_length"]
     return SentenceEncoder(encoder, source.reader, length, source.pooling), " ".join(origins)
 
 

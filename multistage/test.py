@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if weights.parent.name == "best" and (run_of_best / "run.yaml").is_file() and not flags.logdir:
         raise UserError(f"{run_of_best}: its training has not ended; pass --logdir, a folder for the results")
     folder = Path(flags.logdir).expanduser() if flags.logdir else weights.parent / TEST_FOLDER
+    if folder.is_file():
+        raise UserError(f"--logdir {folder}: is a file, not a folder")
     student = load_sentence_encoder(weights.parent)
     texts = Texts(config, flags.data_dir, testing=True, training=False)
     texts.report(folder, "test", student, weights, None, None)

@@ -36,7 +36,10 @@ def load_pairs(args: PairOptions) -> tuple[Task, dict[str, Rows]]:
     """
     task = load_task(args)
     if not task.pair:
-        raise UserError(f"--task_name {args.task_name}: its rows have one text, and two are compared here")
+        own = f"{args.train_file or args.dev_file}: no second text; name its column by --text_pair_column"
+        raise UserError(
+            own if task.name == "own" else f"--task_name {args.task_name}: its rows have one text, and two are compared"
+        )
     files = _jsonl_files(args, task)
     if not files:
         return task, {split: load_rows(args, task, split) for split in ("train", *task.dev_splits)}

@@ -70,10 +70,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
             f"{found.folder}: the teacher reads texts of {lengths[0]} and {lengths[1]} tokens, the flags say "
             f"{args.lengths[0]} and {args.lengths[1]}; leave them out, or train a teacher with them"
         )
-    teacher.check(rows[task.dev_splits[0]])
-    texts, labels = teacher.encode(rows["train"]), rows["train"].labels
-    data.report_cut(len(texts), texts.cut)
-    dev = data.PairDev(rows, layout, wordpiece, task, args.eval_batch_size)
     start = found
     if args.init_checkpoint_student:
         start = data.find_start("--init_checkpoint_student", args.init_checkpoint_student, args)
@@ -86,6 +82,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 f"{start.folder}: {name} is {start.config[name]}, the teacher's {found.config[name]}: attention is "
                 "compared layer by layer and head by head; pass such a BERT, or --use_kd_att false"
             )
+    teacher.check(rows[task.dev_splits[0]])
+    texts, labels = teacher.encode(rows["train"]), rows["train"].labels
+    data.report_cut(len(texts), texts.cut)
+    dev = data.PairDev(rows, layout, wordpiece, task, args.eval_batch_size)
     content = {"teacher": teacher.digest, "rows": rows["train"].digest(), "start": sha256(start.weights)}
 
     def create(seed: int) -> DualEncoder:

@@ -133,9 +133,9 @@ def report(
 ) -> dict[str, Any]:
     """Score and time a finished encoder, print the means, write the results into `folder` and return them.
 
-    split: what it is scored on, for that line. sts: as for `sts_scores`. parallel: translations to be found, or None. teacher_vectors: the teacher's, float32
-    [n, H], of parallel's sources, as the student was to match them, or None. seed: that of the training, None where
-    nobody knows.
+    split: what it is scored on, for that line. sts: as for `sts_scores`. parallel: translations to be found, or None.
+    teacher_vectors: the teacher's, float32 [n, H], of parallel's sources, as the student was to match them, or None.
+    seed: that of the training, None where nobody knows.
 
     Written are results_eval.json, results_eval.csv (a line for each pair of languages), and spearman.png, the matrix of
     languages by Spearman's correlation, when the sets are called after two languages. The JSON has size, speed and

@@ -92,6 +92,11 @@ def test_order_batches_and_padding_change_nothing(folders):
     assert encoder.encode([]).shape == (0, 16)
 
 
+def test_one_text_is_not_taken_letter_by_letter(folders):
+    with pytest.raises(TypeError, match=r"a list of texts is needed, such as \[text\]"):
+        load_sentence_encoder(folders["bert"]).encode("a good film")
+
+
 def test_long_texts_are_cut(folders):
     encoder = load_sentence_encoder(folders["bert"])
     assert encoder.max_length == 32  # of sentence_bert_config.json

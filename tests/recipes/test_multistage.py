@@ -478,7 +478,7 @@ def test_files_that_are_no_config(text, why, tmp_path):
         ("cpu/rec_mcl.config", {"layers_to_keep": 9, "emb_ckp_path": None}, "layers_to_keep 9: the model has 6 layers"),
         ("cpu/rec_mcl.config", {"emb_ckp_path": "cpu_none"}, "emb_ckp_path = cpu_none: no such folder, neither here"),
         ("cpu/mse.config", {"hidden_size": 384}, "[model] hidden_size = 384: the student's is 16; mend or remove"),
-        ("cpu/mse.config", {"max_seq_length": 65}, "max_seq_length 65: the model reads at most 64 tokens"),
+        ("cpu/mse.config", {"max_seq_length": 65}, "[data] max_seq_length = 65: the student reads at most 64 tokens"),
         ("cpu/bottle_distill.config", {"embedding_size": 16}, "embedding_size 16: the model's table has 16 columns"),
     ],
 )
@@ -530,6 +530,9 @@ def test_flags_that_cannot_work(home, texts, tmp_path):
     assert line("--config", config, "--data_dir", tmp_path / "none").startswith(f"{tmp_path}/none: no such folder")
     more = flags(config, home, texts, "--checkpoint", tmp_path, name="never")
     assert refused(train.main, more, home).startswith(f"--checkpoint {tmp_path}: no student there")
+    (tmp_path / "file").write_text("mine")
+    argv = ["--config", str(config), "--checkpoint", str(home / "teacher"), "--logdir", str(tmp_path / "file")]
+    assert refused(test_script.main, argv, tmp_path) == f"--logdir {tmp_path / 'file'}: is a file, not a folder"
     argv = ["--config", str(config), "--seed", "1"]
     assert refused(test_script.main, argv, tmp_path).startswith("--seed: unknown flag")
 

@@ -546,6 +546,10 @@ def test_what_is_missing_is_named(datasets, tmp_path):
         load("rte", tmp_path)
     with pytest.raises(UserError, match="--task_name SST-2: its rows have one text"):
         load("SST-2", datasets)
+    own = tmp_path / "own.tsv"
+    own.write_text("text\tother\tlabel\na film\tthe film\tyes\na plot\tthe cast\tno\n")
+    with pytest.raises(UserError, match="own.tsv: no second text; name its column by --text_pair_column"):
+        data.load_pairs(parse(BipartitionArgs, words("--train_file", own, "--dev_file", own)))
 
 
 def test_a_file_of_jsonl_with_other_keys_is_named(tmp_path):
@@ -622,6 +626,9 @@ def test_what_cannot_work_is_refused(data_dir, encoder, teachers, pair_teachers,
     *tokens, last, first = (shallow / "vocab.txt").read_text().splitlines()
     (shallow / "vocab.txt").write_text("\n".join([*tokens, first, last]) + "\n")
     assert "its wordpieces are not those of the teacher" in line("--init_checkpoint_student", shallow)
+    with pytest.MonkeyPatch.context() as patch:  # and before the teacher reads the dev rows
+        patch.setattr(PairTeacher, "check", lambda *_: pytest.fail("read"))
+        assert "its wordpieces" in line("--init_checkpoint_student", shallow)
     assert f"--vocab_file {shallow / 'vocab.txt'}: not the vocabulary" in line("--vocab_file", shallow / "vocab.txt")
     config = shallow / "config.json"
     assert "num_hidden_layers is 1, in" in line("--bert_config_file", config)
