@@ -42,8 +42,8 @@ class StoreWriter:
     """
 
     def __init__(self, folder: str | Path, about: Mapping[str, Any], overwrite: bool = False) -> None:
-        self._folder = Path(folder)
-        self._unfinished = self._folder.with_name(f".{self._folder.name}.unfinished")
+        self._folder = _named(folder)
+        self._unfinished = _unfinished(self._folder)
         self._mark = self._unfinished / "unfinished.json"
         self._state: dict[str, Any] = {"about": dict(about), "documents": 0, "bytes": [0] * len(_FILES)}
         with disk_errors(self._folder):
@@ -58,7 +58,7 @@ class StoreWriter:
         return documents
 
     def _is_there(self) -> bool:
-        if not self._folder.exists():
+        if not self._folder.exists() or (self._folder.is_dir() and not any(self._folder.iterdir())):
             return False
         mark = self._folder / "store.json"
         if not mark.is_file():
@@ -119,6 +119,15 @@ class StoreWriter:
             replace_folder(self._unfinished, self._folder)
 
 
+def _named(folder: str | Path) -> Path:
+    """Beside a folder stands what it is to become, so `.` is taken by its name."""
+    return Path(folder) if Path(folder).name else Path(folder).resolve()
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.unfinished")
+
+
 class DocumentStore:
     """A store for reading: `len(store)` documents, called `names`; `about` is what the writer was given.
 
@@ -126,11 +135,11 @@ class DocumentStore:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = _named(folder)
         mark = self.folder / "store.json"
         if not mark.is_file():
-            unfinished = self.folder.with_name(f".{self.folder.name}.unfinished").exists()
-            way_out = "run the same command of encode.py again to complete it" if unfinished else "encode.py makes one"
+            begun = _unfinished(self.folder).exists()
+            way_out = "run the same command of encode.py again to complete it" if begun else "encode.py makes one"
             raise UserError(f"{self.folder}: no whole document store; {way_out}")
         state = read_json(mark)
         self.about: dict[str, Any] = state["about"]

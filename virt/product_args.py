@@ -1,5 +1,6 @@
 """Flags of encode.py, score.py and eval_flops.py."""
 
+import os
 from dataclasses import dataclass
 
 from simple_parsing import field
@@ -16,6 +17,11 @@ class ProductOptions(RuntimeOptions):
 
     model_path: str = option("", "dual encoder: a folder of sbert_distill.py", alias="student_path")
     store: str = option("", "folder of the document store")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # A shell leaves the ~ in --store=~/my_store as it is.
+        self.model_path, self.store = map(os.path.expanduser, (self.model_path, self.store))
 
     def require(self, **needed: str) -> None:
         """Raises UserError for a flag of these, {name: what it is}, or of this class, that was not given."""

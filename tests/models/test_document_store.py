@@ -92,13 +92,25 @@ def test_two_writers_of_one_store_do_not_mix(tmp_path):
     assert store.names == ["a", "b"] and store.lengths.tolist() == [2, 3]
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_an_empty_folder_becomes_a_store(tmp_path):
+    (tmp_path / "store").mkdir()
+    write(tmp_path / "store", ("a", vectors(2))).finish()
+    assert DocumentStore(tmp_path / "store").names == ["a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds something else than documents"):
         StoreWriter(tmp_path / "mine", ABOUT)
     with pytest.raises(UserError, match="no whole document store; encode.py makes one"):
         DocumentStore(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(UserError, match="holds something else than documents"):
+        StoreWriter(".", ABOUT)
+    with pytest.raises(UserError, match="mine: no whole document store; encode.py makes one"):
+        DocumentStore(".")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 

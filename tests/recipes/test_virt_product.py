@@ -194,6 +194,15 @@ def test_what_does_not_fit_is_refused(students, corpus, tmp_path, texts):
     assert DocumentStore(store).names == ["x"]
 
 
+def test_a_home_folder_is_found_behind_an_equals_sign(students, corpus, tmp_path, monkeypatch, capsys):
+    shutil.copytree(students("sbert", 1), tmp_path / "student")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    same = ["--model_path=~/student", "--store=~/store"]
+    encode.main([*same, "--corpus", str(corpus), "--text_column", "passage"])
+    score.main(["the film", *same, "--top_k", "1"])
+    assert len(ranked(capsys.readouterr().out.partition("\n")[2])["1"]) == 1 and (tmp_path / "store").is_dir()
+
+
 def test_several_processes_are_refused(monkeypatch, tmp_path):
     """They would write the same files."""
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
