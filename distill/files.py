@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from distill.errors import UserError
 
@@ -52,6 +52,24 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         if error.errno in _UNWRITABLE:
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         raise
+
+
+@contextlib.contextmanager
+def text_output(path: str | Path | None, printed: TextIO) -> Iterator[TextIO]:
+    """What text is written to: `printed`, such as sys.stdout, or a file that is there whole when the block ends well.
+
+    A reader of `printed` that has enough, as `head` does, ends the block without an error.
+    """
+    if path is not None:
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+            yield out
+            out.flush()
+        return
+    try:
+        yield printed
+        printed.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), printed.fileno())
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:

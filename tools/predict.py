@@ -13,12 +13,11 @@ probabilities of all labels.
 import contextlib
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from simple_parsing import field
 
@@ -26,6 +25,7 @@ from distill import runtime
 from distill.cli import parse, run
 from distill.deploy import is_bundle
 from distill.errors import UserError
+from distill.files import text_output
 from distill.options import RuntimeOptions, option
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = open_model(args.folder, args.batch_size, args.max_seq_length, args.device)
         known = args.input is None or Path(args.input).is_file()
         count = sum(1 for _ in rows(args, model.pair)) if known else None
-        with _opened(args.output, printed) as out:
+        with text_output(args.output, printed) as out:
             for line in lines(model, rows(args, model.pair), output_format, has_header(args), count):
                 out.write(f"{line}\n")
 
@@ -273,23 +273,6 @@ def _line(row: Row, answer: dict[str, Any]) -> str:
 def _object(row: Row, answer: dict[str, Any]) -> str:
     texts = dict(zip(("text", "text_pair"), row, strict=False))
     return json.dumps(texts | answer, ensure_ascii=False)
-
-
-@contextlib.contextmanager
-def _opened(output: str | None, printed: TextIO) -> Iterator[TextIO]:
-    """The file beside --output that takes its name when the block ends well, or standard output."""
-    from distill.files import atomic_path
-
-    if output is not None:
-        with atomic_path(output) as temporary, open(temporary, "w", encoding="utf-8") as out:
-            yield out
-            out.flush()
-        return
-    try:
-        yield printed
-        printed.flush()
-    except BrokenPipeError:  # the reader has enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), printed.fileno())
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@
 The score is the probability of --label, or what a regression model predicts.
 """
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill import runtime
@@ -32,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from distill.data.documents import read_documents
     from distill.data.wordpiece import WordPiece
+    from distill.files import text_output
     from models.document_store import DocumentStore, Ranker
     from models.dual_encoder import load_dual_encoder, model_digest
 
@@ -53,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     candidates = read_candidates(args.candidates, names, store.names) if args.candidates else None
 
     # 3. Rank.
-    with opened(args.output) as write:
-        write("query\trank\tdocument\tscore\n")
+    with text_output(args.output, sys.stdout) as out:
+        out.write("query\trank\tdocument\tscore\n")
         for name, found in zip(names, ranker.rank(texts, args.top_k, candidates, label), strict=True):
             regression = found.logits.shape[1] == 1
             scores = found.logits[:, 0] if regression else softmax(found.logits.astype("float64"), axis=1)[:, label]
             for rank, (document, score) in enumerate(zip(found.documents, scores, strict=True), 1):
-                write(f"{name}\t{rank}\t{store.names[document]}\t{score:.6f}\n")
+                out.write(f"{name}\t{rank}\t{store.names[document]}\t{score:.6f}\n")
 
 
 def chosen_label(args: ScoreArgs, labels: Sequence[str]) -> int:
@@ -92,18 +92,6 @@ def read_candidates(path: str, queries: Sequence[str], documents: Sequence[str])
         else:
             raise UserError(f"{path}:{row}: no query '{query}'")
     return [found[name] for name in queries]
-
-
-@contextlib.contextmanager
-def opened(path: str | None) -> Iterator[Callable[[str], object]]:
-    """What writes to the terminal, or to a file that is there whole or not at all."""
-    from distill.files import atomic_path
-
-    if path is None:
-        yield sys.stdout.write
-        return
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        yield file.write
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,24 @@ def test_json_round_trip_and_refusals(tmp_path: Path) -> None:
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_text_output_is_a_whole_file_or_what_is_printed_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "some" / "out.tsv"
+    with pytest.raises(RuntimeError), files.text_output(path, sys.stdout) as out:
+        out.write("half")
+        raise RuntimeError
+    assert not path.exists()
+    with files.text_output(path, sys.stdout) as out:
+        out.write("é\n")
+    with files.text_output(None, sys.stdout) as out:
+        out.write("printed\n")
+    assert path.read_bytes() == "é\n".encode() and capsys.readouterr().out == "printed\n"
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe, files.text_output(None, pipe) as out:
+        for _ in range(10_000):
+            out.write("a line that nobody reads\n")
