@@ -6,6 +6,8 @@ Every key of it is known, fits and has an effect on the model that it names, or 
 import configparser
 import dataclasses
 import difflib
+import glob
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -231,18 +233,20 @@ class Config:
         )
 
     def files(self, key: str, data_dir: str | None) -> list[Path]:
-        """The data files that a key's patterns name, below --data_dir or [data] data_dir. Raises UserError for a
-        pattern that names none."""
-        root, found = self.data_dir(data_dir), []
+        """The data files that a key's patterns name, below --data_dir or [data] data_dir, each once. Raises UserError
+        for a pattern that names none."""
+        root, found = self.data_dir(data_dir), dict[Path, None]()
         for pattern in self["data", key]:
-            matching = sorted(root.glob(pattern))
+            # Not Path.glob, which takes no absolute pattern.
+            paths = glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)
+            matching = sorted(map(Path, paths))
             if not matching:
                 raise UserError(
                     f"{self.path}: [data] {key} = {pattern}: no such file in {root}; pass the folder of the data by "
                     "--data_dir"
                 )
-            found += matching
-        return found
+            found |= dict.fromkeys(matching)
+        return list(found)
 
     def data_dir(self, given: str | None) -> Path:
         """--data_dir, else the config's: from here, else from the project's folder."""

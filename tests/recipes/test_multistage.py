@@ -579,6 +579,19 @@ def test_missing_data_is_an_error_and_is_not_made(home, texts, tmp_path):
     assert "stands in train and in dev" in line
 
 
+def test_patterns_name_each_file_once_and_may_be_absolute(home, texts, tmp_path):
+    names = [f"stsb_train.en-{language}.tsv" for language in ("de", "es")]
+    for patterns in ("parallel/stsb_train.*", "*/*train.en-de.tsv parallel/stsb_train.*", "**/*train.en-*.tsv"):
+        found = Config(bad(tmp_path, train_files=patterns)).files("train_files", str(texts))
+        assert found == [texts / "parallel" / name for name in names]
+    config = bad(tmp_path, train_files=f"{texts}/parallel/{names[1]}")
+    (tmp_path / "[odd]").mkdir()
+    assert Config(config).files("train_files", str(tmp_path / "[odd]")) == [texts / "parallel" / names[1]]
+    (tmp_path / "[odd]" / "a.en-de.tsv").touch()
+    config = bad(tmp_path, train_files="a.en-*.tsv")
+    assert Config(config).files("train_files", str(tmp_path / "[odd]")) == [tmp_path / "[odd]" / "a.en-de.tsv"]
+
+
 def test_sizes_in_the_shipped_configs():
     """Of the finished students, in millions, the pooler counted, as they were published."""
     sizes = {
