@@ -56,7 +56,7 @@ class ScoreArgs(ProductOptions):
         None, "file of documents' names, a line each, or `query TAB document` by their names; without it all documents"
     )
     top_k: int = option(10, "documents shown for a query", low=1)
-    label: str | None = option(None, "class whose probability ranks; without it the last")
+    label: str | None = option(None, "class whose probability ranks; without it entailment, or else the last")
     output: str | None = option(None, "file to write, .tsv; without it the terminal")
 
 

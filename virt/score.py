@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def chosen_label(args: ScoreArgs, labels: Sequence[str]) -> int:
-    """The index of --label."""
+    """The index of --label; without it that of `entailment`, RTE's first and MNLI's second class, else of the last."""
     if args.label is None:
-        return -1
+        return labels.index("entailment") if "entailment" in labels else -1
     if args.label not in labels:
         known = f"one of {', '.join(labels)}" if labels else "left out: the model predicts a number"
         raise UserError(f"--label {args.label}: must be {known}")

@@ -12,6 +12,7 @@ from paddle import Tensor, nn
 
 from distill.data.pairs import PairLayout
 from distill.data.readers import Rows
+from distill.data.tasks import get_task
 from distill.data.wordpiece import WordPiece
 from distill.encoders.folder import load_bert
 from distill.errors import UserError
@@ -22,6 +23,7 @@ from models.dual_encoder import create_dual_encoder, load_dual_encoder, save_dua
 from tests.recipes import runs
 from tests.tiny import FILLERS, NOUNS, make_bert_folder
 from virt import encode, eval_flops, score
+from virt.product_args import ScoreArgs
 
 LENGTHS = (9, 17)
 LABELS = {3: ("no", "maybe", "yes"), 1: ()}
@@ -126,6 +128,14 @@ def test_queries_and_candidates_from_files(students, corpus, tmp_path, capsys):
     }
     logits = direct(student, "the film", [dict(corpus_rows(corpus))[by_all["first"][0][0]]]).astype("float64")[0]
     assert by_all["first"][0][1] == pytest.approx(np.exp(logits[0]) / np.exp(logits).sum(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("task", "label"), [("RTE", "entailment"), ("MNLI", "entailment"), ("MRPC", "1"), ("BoolQ", "true")]
+)
+def test_the_class_that_ranks_by_default_is_the_one_that_says_yes(task, label):
+    labels = get_task(task).labels
+    assert labels[score.chosen_label(ScoreArgs(), labels)] == label
 
 
 def corpus_rows(corpus):
