@@ -1,10 +1,13 @@
 """A collection of texts, each with a name, read one after the other: it may be larger than memory."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distill.data.readers import column_names, file_format, json_object, numbered_lines, numbered_records, shortened
 from distill.errors import UserError
+
+_UNWRITABLE = re.compile("[\t\r\n\ud800-\udfff]")  # JSON can hold half of a surrogate pair, UTF-8 cannot
 
 
 def read_documents(
@@ -15,8 +18,8 @@ def read_documents(
     .txt: a text a line; .tsv and .csv with a header, and .jsonl: those of the column or key `column`, by default `text`
     or the only one. The names are those in `id_column`, or the rows' numbers, from 1.
 
-    Raises UserError naming file and row for what cannot be read, for an empty text or name and for a name with a tab or
-    line end in it, and for a file without rows. Empty lines are accepted at the end only.
+    Raises UserError naming file and row for what cannot be read, for an empty text or name, for a name with a tab, a
+    line end or half a character in it, and for a file without rows. Empty lines are accepted at the end only.
     """
     path = Path(path)
     rows: Iterator[tuple[int, list[str] | None]]
@@ -35,8 +38,9 @@ def read_documents(
         if empty or not values[0]:
             raise UserError(f"{path}:{empty or number}: the text is empty; fill it or remove the row")
         name = values[-1] if id_column else str(count + 1)
-        if not name or set(name) & set("\t\r\n"):
-            raise UserError(f"{path}:{number}: the name in '{id_column}' is empty, or has a tab or line end in it")
+        if not name or _UNWRITABLE.search(name):
+            what = "is empty, or has a tab, a line end or half a character in it"
+            raise UserError(f"{path}:{number}: the name in '{id_column}' {what}")
         count += 1
         yield name, values[0]
     if not count:

@@ -54,6 +54,7 @@ def test_rows_are_read_when_they_are_asked_for(tmp_path):
         ("a.tsv", "id\ttext\n\tone\n", ("text", "id"), r"a.tsv:2: the name in 'id' is empty"),
         ("a.csv", 'id,text\n"x\ny",one\n', ("text", "id"), r"a.csv:2: the name in 'id' .* line end"),
         ("a.jsonl", '{"text": "one", "id": "x\\ry"}\n', ("text", "id"), r"a.jsonl:1: the name in 'id' .* line end"),
+        ("a.jsonl", '{"text": "one", "id": "\\ud800"}\n', ("text", "id"), r"a.jsonl:1: the name in 'id' .* half a "),
         ("a.tsv", "id\ttext\nx\tone\ttwo\n", (), r"a.tsv:2: 3 columns where 2 are needed"),
         ("a.tsv", "id\ttext\nx\tone\n", ("body",), r"a.tsv:1: no column 'body' \(columns found: id, text\)"),
         ("a.tsv", "id\tbody\nx\tone\n", (), r"a.tsv:1: which column holds the texts\?.*id, body"),
