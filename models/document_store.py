@@ -195,9 +195,9 @@ class Ranker:
         self._read = inference.eager(Tower(model, "query"), TOWER_INPUTS)
 
     def rank(
-        self, queries: Sequence[str], k: int, candidates: Sequence[np.ndarray] | None = None, label: int = -1
+        self, queries: Sequence[str], k: int, candidates: Sequence[Sequence[int]] | None = None, label: int = -1
     ) -> Iterator[Ranking]:
-        """For each query the k best of its `candidates` (numbers in the store; None: all documents).
+        """For each query the k best of its `candidates` (numbers in the store, perhaps none; None: all documents).
 
         The best have the highest log-odds of the class `label`, or the highest score in regression; of equal ones the
         first in the store. Memory does not grow with the store.
@@ -208,7 +208,7 @@ class Ranker:
                 yield from self._best(group, np.arange(len(self.store)), k, label)
             else:
                 for query, documents in zip(group, candidates[start:], strict=False):
-                    yield from self._best([query], np.unique(documents), k, label)
+                    yield from self._best([query], np.unique(np.asarray(documents, np.int64)), k, label)
 
     def logits(self, queries: Sequence[str], documents: np.ndarray) -> np.ndarray:
         """[queries, documents, C] of each query with each of these documents."""

@@ -53,7 +53,9 @@ class ScoreArgs(ProductOptions):
         None, "column of the queries' names; without it they are called by number, from 1"
     )
     candidates: str | None = option(
-        None, "file of documents' names, a line each, or `query TAB document` by their names; without it all documents"
+        None,
+        "file of documents' names, a line each, or `query TAB document` by their names, where a query may have "
+        "none; without it all documents",
     )
     top_k: int = option(10, "documents shown for a query", low=1)
     label: str | None = option(None, "class whose probability ranks; without it entailment, or else the last")

@@ -120,6 +120,9 @@ def test_queries_and_candidates_from_files(students, corpus, tmp_path, capsys):
     assert not capsys.readouterr().out
     by_pair = ranked(output.read_text())
     assert {query: {d for d, _ in of} for query, of in by_pair.items()} == {"first": {"d3", "d80"}, "second": {"d4"}}
+    pairs.write_text("second\td4\n")
+    score.main(scoring(student, store, *flags, "--candidates", pairs))
+    assert ranked(capsys.readouterr().out) == {"second": by_pair["second"]}
     score.main(scoring(student, store, *flags, "--candidates", some, "--label", "no", "--top_k", 1))
     by_all = ranked(capsys.readouterr().out)
     assert [len(of) for of in by_all.values()] == [1, 1] and {d for of in by_all.values() for d, _ in of} <= {
