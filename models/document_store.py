@@ -83,6 +83,9 @@ class StoreWriter:
         self._unfinished.mkdir(parents=True, exist_ok=True)
         for name, size in zip(_FILES, self._state["bytes"], strict=True):
             with open(self._unfinished / name, "ab") as file:
+                if file.tell() < size:
+                    have = f"{file.tell():,} of {size:,} bytes"
+                    raise UserError(f"{self._unfinished / name}: {have}; delete that folder and run the same command")
                 file.truncate(size)
         write_json(self._mark, self._state)
 

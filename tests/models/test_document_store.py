@@ -55,6 +55,11 @@ def test_a_killed_writer_continues_after_its_last_whole_block(tmp_path):
             file.write(b"half")
     with pytest.raises(UserError, match="no whole document store; run the same command of encode.py again"):
         DocumentStore(tmp_path / "store")
+    whole = (unfinished / "states.bin").read_bytes()
+    (unfinished / "states.bin").write_bytes(whole[:-10])
+    with pytest.raises(UserError, match=r"states.bin: \d+ of 60 bytes; delete that folder and run the same command"):
+        StoreWriter(tmp_path / "store", ABOUT)
+    (unfinished / "states.bin").write_bytes(whole)
     writer = StoreWriter(tmp_path / "store", ABOUT)
     assert writer.documents == 4 and not writer.finished
     writer.add(list("ef"), blocks[2][1])
