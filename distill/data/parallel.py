@@ -74,7 +74,7 @@ def load_parallel(
     left out, and counted in a line that is printed. A file's language is told by its name: `...en-de...`.
 
     Raises UserError, naming file and line, for a missing or empty file, a name that tells no language, a line without a
-    tab or with an empty text, and bytes that are not UTF-8.
+    tab, with an empty text or with the numbers of Tatoeba's export, and bytes that are not UTF-8.
     """
     if not files:
         raise UserError("no file of parallel sentences is given")
@@ -273,6 +273,8 @@ def _texts(file: Path) -> Iterator[list[str]]:
         if not all(texts):
             where = "the English text" if not texts[0] else f"translation {texts.index('')}"
             raise UserError(f"{file}:{number}: {where} is empty; fill it or remove the row")
+        if len(texts) == 4 and texts[0].isdecimal() and texts[2].isdecimal():
+            raise UserError(f"{file}:{number}: number, text, number, text, as in Tatoeba; keep the texts: cut -f2,4")
         yield texts
 
 

@@ -119,6 +119,7 @@ def test_no_more_is_read_than_asked_for(write):
         (b"a\tb\nonly English\n", r"{}:2: no tab; one line is `English TAB translation` \(only English\)"),
         (b"a\tb\n \tc\n", r"{}:2: the English text is empty; fill it or remove the row"),
         (b"a\tb\nc\td\t \n", r"{}:2: translation 2 is empty"),
+        (b"12\ta\t345\tb\n", r"{}:1: number, text, number, text, as in Tatoeba; keep the texts: cut -f2,4"),
         (b"a\tb\n\nc\td\n", r"{}:2: the row is empty; remove it"),
         (b"a\tb\nc\tcaf\xe9\n", r"{}:2: not UTF-8 text; save the file as UTF-8"),
     ],
