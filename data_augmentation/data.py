@@ -12,7 +12,7 @@ import numpy as np
 from distill.data.augment import uniform
 from distill.data.readers import Rows
 from distill.data.wordpiece import WordPiece
-from distill.data.words import CJK_RANGES, BasicTable, is_dropped, parts_of_speech, segment
+from distill.data.words import CJK_RANGES, BasicTable, is_dropped, load_jieba, parts_of_speech, segment
 
 if TYPE_CHECKING:
     from distill.teachers.teacher import Teacher
@@ -96,11 +96,9 @@ class Reader:
         """Words that may be replaced themselves: of the vocabulary, in Chinese jieba's most frequent ones."""
         if self.language != "zh":
             return self._replaceable(self.wordpiece.tokens)
-        import jieba
-
-        jieba.initialize()
-        words = sorted(jieba.dt.FREQ, key=lambda word: (-jieba.dt.FREQ[word], word))
-        return self._replaceable([word for word in words if jieba.dt.FREQ[word]])[:_LEXICON]
+        counts = load_jieba().dt.FREQ
+        words = sorted(counts, key=lambda word: (-counts[word], word))
+        return self._replaceable([word for word in words if counts[word]])[:_LEXICON]
 
     def _replaceable(self, words: Sequence[str]) -> list[str]:
         return [word for word, may in zip(words, self.may_replace(words), strict=True) if may]

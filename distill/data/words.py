@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from distill.errors import UserError
 from distill.files import write_atomic
@@ -85,6 +86,16 @@ def _stands_alone(char: str) -> bool:
     return unicodedata.category(char)[0] in "PS" or char in _EXTRA_SYMBOLS
 
 
+def load_jieba() -> Any:
+    """The module jieba with its dictionary, loaded without the lines that it prints."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import jieba
+    jieba.setLogLevel(logging.WARNING)
+    jieba.initialize()
+    return jieba
+
+
 def segment(texts: Sequence[str], language: str) -> list[list[str]]:
     """Words of each text: 'zh' as jieba cuts them (white space left out), 'en' lower-cased BERT basic tokens."""
     if language == "en":
@@ -92,11 +103,8 @@ def segment(texts: Sequence[str], language: str) -> list[list[str]]:
         return [table.words(text) for text in texts]
     if language != "zh":
         raise ValueError(f"language must be 'en' or 'zh', not {language!r}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import jieba
-    jieba.setLogLevel(logging.WARNING)  # otherwise it prints four lines while it loads its dictionary
-    return [[word for word in jieba.cut(text) if not word.isspace()] for text in texts]
+    cut = load_jieba().cut
+    return [[word for word in cut(text) if not word.isspace()] for text in texts]
 
 
 def parts_of_speech(words: Sequence[str], language: str, path: str | Path | None) -> list[str]:
@@ -113,9 +121,9 @@ def parts_of_speech(words: Sequence[str], language: str, path: str | Path | None
                 raise UserError(f"{path}:{number}: expected `word TAB part-of-speech`")
             tags[word] = tag
     elif language == "zh":
+        load_jieba()
         import jieba.posseg
 
-        jieba.setLogLevel(logging.WARNING)
         tags = jieba.posseg.dt.word_tag_tab
     else:
         raise UserError("--p_pos: English words need --pos_file, a file of `word TAB part-of-speech` lines")
