@@ -13,7 +13,7 @@ from distill.data.augmented import record_folder
 from distill.errors import UserError
 from distill.files import atomic_path, read_json, save_array, write_atomic, write_json
 from distill.runtime import barrier, is_main, log, rank, world_size
-from distill.training.monitor import Run, from_main
+from distill.training.monitor import Run, differences, from_main
 
 
 def begin(path: Path, settings: Mapping[str, Any], overwrite: bool, cosmetic: Collection[str]) -> Run:
@@ -26,6 +26,11 @@ def begin(path: Path, settings: Mapping[str, Any], overwrite: bool, cosmetic: Co
     def refuse() -> bool:
         if path.exists() and not record.exists() and not overwrite:
             raise UserError(f"{path}: not made by this script; move it away, or pass --overwrite to replace it")
+        if (record / "run.yaml").exists() and not overwrite:
+            differing = differences(record / "run.yaml", settings, cosmetic)
+            if differing:
+                how = f"made, or begun, with other settings ({'; '.join(differing)})"
+                raise UserError(f"{path}: {how}; --overwrite makes it again")
         lost = (record / "run.json").exists() and read_json(record / "run.json").get("finished") and not path.exists()
         return bool(lost)
 

@@ -63,9 +63,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         """Train `student` and finish the run; without `distilled` the labels are all it learns from."""
         predicts = stage == "prediction"
         options = dataclasses.replace(args, seed=seed)
+        names = ("num_train_epochs", "learning_rate")
         if predicts:
             options.num_train_epochs, options.learning_rate = args.prediction_epochs, args.prediction_learning_rate
-        runtime.log(f"{stage} stage: epochs {options.num_train_epochs}, learning rate {options.learning_rate:g}")
+            names = ("prediction_epochs", "prediction_learning_rate")
+        # By their flags: which of them act on this stage is easily taken wrong.
+        runtime.log(f"{stage} stage: --{names[0]} {options.num_train_epochs} --{names[1]} {options.learning_rate:g}")
 
         # 5. Losses.
         def losses(batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import yaml
 from distill.data.readers import Rows
 from distill.data.tasks import Task, find_split, load_rows, read_training_file, training_columns
 from distill.errors import UserError
+from distill.files import read_json
 from distill.options import TaskOptions
 
 _NAME = "train_aug.tsv"
@@ -26,9 +27,14 @@ def augmented_path(task: Task, data_dir: str | Path | None) -> Path:
 
 
 def augmented_file(task: Task, args: TaskOptions) -> Path:
-    """`augmented_path` by the flags."""
-    own = args.train_file and Path(args.train_file).parent
-    return augmented_path(task, own if task.name == "own" else args.data_dir)
+    """`augmented_path` by the flags. Raises UserError when it is --train_file itself."""
+    if task.name != "own":
+        return augmented_path(task, args.data_dir)
+    train = find_split(args, task, "train")
+    path = augmented_path(task, train.parent)
+    if path == train:
+        raise UserError(f"--train_file {train}: augmented rows would be written over it; give it another name")
+    return path
 
 
 def record_folder(path: Path) -> Path:
@@ -53,14 +59,17 @@ def augmented_lines(rows: Rows, task: Task) -> str:
 def load_augmented(task: Task, args: TaskOptions) -> Rows:
     """The training rows with their copies, as data_augmentation.py wrote them.
 
-    Raises UserError when there is no such file, when it was made of other training rows than those of today, and
-    (`path:line`) for a row that cannot be read.
+    Raises UserError when there is no such file, when it is being made again, when it was made of other training rows
+    than those of today, and (`path:line`) for a row that cannot be read.
     """
     path = augmented_file(task, args)
     if not path.is_file():
         raise UserError(f"{path}: no augmented rows; make them with data_augmentation/data_augmentation.py")
-    record = record_folder(path) / "run.yaml"
-    if record.is_file() and yaml.safe_load(record.read_text())["rows"] != load_rows(args, task, "train").digest():
-        train = find_split(args, task, "train")
-        raise UserError(f"{path}: made of other rows than {train} holds now; make it again with --overwrite")
+    record = record_folder(path)
+    if (record / "run.yaml").is_file():
+        if yaml.safe_load((record / "run.yaml").read_text())["rows"] != load_rows(args, task, "train").digest():
+            train = find_split(args, task, "train")
+            raise UserError(f"{path}: made of other rows than {train} holds now; make it again with --overwrite")
+        if not read_json(record / "run.json").get("finished"):
+            raise UserError(f"{path}: begun again by data_augmentation.py and not finished; let the same command end")
     return read_training_file(args, task, path)

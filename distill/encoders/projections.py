@@ -92,6 +92,8 @@ def create_projections(
         kind: Kind = wanted
     elif stored:
         kind = stored[0]
+        if len(stored) > 1:
+            log(f"{source}: of its projections those {kind} are used; --projection {stored[1]} takes the others")
     elif student_width != teacher_width:
         kind = "per_layer"
     else:

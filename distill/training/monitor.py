@@ -87,7 +87,7 @@ class Run:
         facts: dict[str, Any] = {"finished": False}
         content = [p for p in folder.iterdir() if not p.name.endswith(".tmp")] if folder.exists() else []
         if path.exists():
-            differing = _differences(path, self.settings, cosmetic)
+            differing = differences(path, self.settings, cosmetic)
             facts = self._read_facts()
             if overwrite and (differing or facts["finished"]):
                 self._delete_own(facts.get("model_files", []))
@@ -350,7 +350,11 @@ def _folder_of(path: str) -> Path:
     return place.parent if place.is_file() else place
 
 
-def _differences(path: Path, settings: dict[str, Any], cosmetic: Collection[str]) -> list[str]:
+def differences(path: Path, settings: Mapping[str, Any], cosmetic: Collection[str]) -> list[str]:
+    """The settings of the run.yaml at `path` that differ from `settings`, in words; those that are cosmetic left out.
+
+    Raises UserError when the file cannot be read.
+    """
     try:
         there = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):

@@ -499,7 +499,7 @@ def test_a_finished_file_is_left_alone_and_another_is_not_replaced(place, masked
     assert augmented(place, masked, "SST-2", "--N", 3) == path and path.stat().st_mtime_ns == before
     assert f"{path} holds these rows already" in capsys.readouterr().out
     line = refused(data_augmentation.main, flags(place, masked, "SST-2", "--N", 4), place)
-    assert "holds a run with other settings (N 3 there, 4 now)" in line and "--overwrite" in line
+    assert line == f"{path}: made, or begun, with other settings (N 3 there, 4 now); --overwrite makes it again"
     path.unlink()  # the record alone is not the file
     augmented(place, masked, "SST-2", "--N", 3)
     assert path.exists()

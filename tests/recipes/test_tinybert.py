@@ -78,14 +78,16 @@ def test_both_stages(task, data_dir, deep_teachers, tmp_path):
     assert set(load_tensors(folder / "model.safetensors")) == set(student.state_dict())
 
 
-def test_two_commands_are_one(data_dir, deep_teachers, tmp_path):
+def test_two_commands_are_one(data_dir, deep_teachers, tmp_path, capsys):
     whole = task_distill.main(flags(data_dir, deep_teachers("SST-2"), tmp_path / "whole"))
     first = flags(data_dir, deep_teachers("SST-2"), tmp_path / "first", "SST-2", *NARROW, "--intermediate_distill")
     first = task_distill.main(first)
     assert same_weights(first, first_stage(whole)) and not (first / "results_eval.json").exists()
+    capsys.readouterr()
     alone = ("--pred_distill", "--model_name_or_path", first)
     second = task_distill.main(flags(data_dir, deep_teachers("SST-2"), tmp_path / "second", "SST-2", *alone))
     assert same_weights(second, whole)
+    assert "prediction stage: --prediction_epochs 1 --prediction_learning_rate 3e-05\n" in capsys.readouterr().out
     assert (second / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 

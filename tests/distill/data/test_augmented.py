@@ -93,6 +93,13 @@ def test_own_data(tmp_path):
     assert_equal(load_augmented(task, options), Rows(["a tab here, a break", 'say "no"'], None, rows.labels, ""))
 
 
+def test_the_training_file_itself_is_not_written_over(tmp_path):
+    train = write(tmp_path, "train_aug.tsv", "text\tlabel", "a film\t1", "no film\t0")
+    options = TaskOptions(train_file=str(train))
+    line = refusal(load_task(options), options)
+    assert line == f"--train_file {train}: augmented rows would be written over it; give it another name"
+
+
 def test_a_file_of_the_published_script_is_read(tmp_path):
     header, row = LAYOUTS["MRPC"]
     write(tmp_path / "MRPC", "train.tsv", header, row)
@@ -115,6 +122,9 @@ def test_refused(tmp_path, monkeypatch):
     rows = load_rows(options, task, "train")
     save(task, options, rows)
     write(record_folder(path), "run.yaml", yaml.safe_dump({"rows": rows.digest(), "seed": 1}))
+    write(record_folder(path), "run.json", '{"finished": false}')
+    assert refusal(task, options).startswith(f"{path}: begun again by data_augmentation.py and not finished")
+    write(record_folder(path), "run.json", '{"finished": true}')
     assert_equal(load_augmented(task, options), rows)
     with open(path, "a") as file:
         file.write("no label\n")

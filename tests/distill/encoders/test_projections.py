@@ -68,6 +68,16 @@ def test_auto_follows_the_keys_then_the_widths():
     assert create("shared", widths=(6, 6)).kind == "shared"
 
 
+def test_of_two_kinds_the_other_can_be_chosen(capsys):
+    shared, per_layer = (arrays(Projections(kind, 2, 4, 6)) for kind in ("shared", "per_layer"))
+    found = create(stored=shared | per_layer)
+    assert "those per_layer are used; --projection shared takes the others" in capsys.readouterr().out
+    np.testing.assert_array_equal(arrays(found)["fit_denses.1.weight"], per_layer["fit_denses.1.weight"])
+    other = create("shared", stored=shared | per_layer)
+    np.testing.assert_array_equal(arrays(other)["fit_dense.weight"], shared["fit_dense.weight"])
+    assert capsys.readouterr().out == ""
+
+
 def test_one_shared_map_starts_that_of_the_embeddings():
     shared = arrays(Projections("shared", 2, 4, 6, seed=1))
     found = arrays(create(stored=shared))
