@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     # 7. There is no task to evaluate it on. 8. Save.
     this_run.finish(train_rows=lines.rows)
+    runtime.log(f"written: {folder}")
     return folder
 
 

@@ -28,8 +28,8 @@ def layer_losses(
     first, *layers = zip(hidden, batch["hidden"], strict=True)
     scores = zip(taps.scores, batch["scores"], strict=True)
     return {
-        "embedding": embedding_mse(*first, mask, form=form),
-        "hidden": sum(hidden_mse(ours, theirs, mask, form=form) for ours, theirs in layers),
+        "embedding": embedding_mse(*first, mask, form),
+        "hidden": sum(hidden_mse(ours, theirs, mask, form) for ours, theirs in layers),
         "attention": sum(attention_mse(ours, theirs, mask, form) for ours, theirs in scores),
     }
 

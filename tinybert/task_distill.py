@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         asked = wanted[stage] if distilled else ()
         prepare = data.by_layer if by_layer else None
         work.fit(this_run, options, student, losses, asked, trained, prepare, save, predicts)
+        runtime.log(f"written: {this_run.output_dir}")
 
     def train(folder: Path, seed: int, distilled: bool) -> Path:
         facts = {"student": data.digest(args), "seed": seed, "distilled": distilled}

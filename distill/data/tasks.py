@@ -224,7 +224,7 @@ def load_rows(options: TaskOptions, task: Task, split: str) -> Rows:
 def read_training_file(options: TaskOptions, task: Task, path: str | Path) -> Rows:
     """The labelled rows of another file that has the columns of the task's training file, such as an augmented one.
 
-    A file of CoLA must have a header line. Raises UserError as `load_rows` does.
+    A file of CoLA may have a header line. Raises UserError as `load_rows` does.
     """
     return _own_rows(options, task, path, False) if task.name == "own" else _named_rows(task, path, False)
 

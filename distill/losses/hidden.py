@@ -1,6 +1,5 @@
 """Loss on hidden states."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import paddle
@@ -10,31 +9,22 @@ from paddle import Tensor
 Form = Literal["paper", "official"]
 
 
-def hidden_mse(
-    student: Tensor,
-    teacher: Tensor,
-    mask: Tensor | None,
-    project: Callable[[Tensor], Tensor] | None = None,
-    form: Form = "paper",
-) -> Tensor:
+def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor | None, form: Form = "paper") -> Tensor:
     """Mean squared error of the hidden states of one layer: TinyBERT (arXiv 1909.10351), eq. 8.
 
-    student [B, L, Hs]; teacher [B, L, Ht]; mask [B, L], 1 or True at real positions, None where nothing is padded;
-    `project` maps Hs to Ht (the matrix W_h) and may be left out when the widths are equal. No gradient reaches the
-    teacher. With d = project(student) - teacher and n_b real positions in row b:
-        form 'paper'     1/B sum_b 1/(n_b Ht) sum over the row's real positions and Ht of d^2. The value depends neither
+    student, teacher [B, L, H], the student's taken to the teacher's width by `distill.encoders.projections` (the matrix
+    W_h) where it has another; mask [B, L], 1 or True at real positions, None where nothing is padded. No gradient
+    reaches the teacher. With d = student - teacher and n_b real positions in row b:
+        form 'paper'     1/B sum_b 1/(n_b H) sum over the row's real positions and H of d^2. The value depends neither
                          on how far a batch is padded nor, weighted by their rows, on how it is split.
-        form 'official'  1/(B L Ht) sum over real positions and Ht of d^2: as in the published code padding counts in
+        form 'official'  1/(B L H) sum over real positions and H of d^2: as in the published code padding counts in
                          the mean, here with d = 0 (there with whatever the models make of padding).
     Raises ValueError for shapes that do not fit and for another form.
     """
-    if project is not None:
-        student = project(student)
     if student.shape != teacher.shape or (mask is not None and student.shape[:2] != mask.shape):
         raise ValueError(
-            f"hidden states do not fit: student {student.shape}{'' if project is None else ' after projection'}, "
-            f"teacher {teacher.shape}, mask {mask if mask is None else mask.shape}; between different widths a "
-            "projection is needed"
+            f"hidden states do not fit: student {student.shape}, teacher {teacher.shape}, mask "
+            f"{mask if mask is None else mask.shape}; between different widths a projection is needed"
         )
     weight = None
     if mask is not None:

@@ -83,7 +83,7 @@ def test_two_commands_are_one(data_dir, deep_teachers, tmp_path, capsys):
     first = flags(data_dir, deep_teachers("SST-2"), tmp_path / "first", "SST-2", *NARROW, "--intermediate_distill")
     first = task_distill.main(first)
     assert same_weights(first, first_stage(whole)) and not (first / "results_eval.json").exists()
-    capsys.readouterr()
+    assert capsys.readouterr().out.endswith(f"written: {first}\n")
     alone = ("--pred_distill", "--model_name_or_path", first)
     second = task_distill.main(flags(data_dir, deep_teachers("SST-2"), tmp_path / "second", "SST-2", *alone))
     assert same_weights(second, whole)

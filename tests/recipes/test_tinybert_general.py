@@ -31,8 +31,9 @@ def flags(text, teacher, folder, *more):
     return [str(value) for value in (*fixed, *sizes, "--learning_rate", "1e-3", *more)]
 
 
-def test_from_end_to_end(text, encoder, tmp_path):
+def test_from_end_to_end(text, encoder, tmp_path, capsys):
     folder = general_distill.main(flags(text, encoder, tmp_path / "run", "--num_train_epochs", 8))
+    assert capsys.readouterr().out.endswith(f"written: {folder}\n")
     facts = read(folder / "run.json")
     assert facts["finished"] and (facts["train_rows"], facts["rows"], facts["steps"]) == (LINES, 8 * LINES, 48)
     first, *_, last = losses(folder)
