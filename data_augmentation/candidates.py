@@ -229,7 +229,7 @@ def neighbours(words: Sequence[str], searched: WordVectors, lookup: Lookup, m: i
 def proposals(
     sentence: Sentence, blanks: Blanks | None, answers: np.ndarray, near: Mapping[str, list[str]]
 ) -> list[list[str]]:
-    """The candidates for each open word, none where nothing was found; a word's capital at its beginning is kept.
+    """The candidates for each open word, none where nothing was found, with the capitals of the word.
 
     answers: [words asked about, m], of `read_blanks`; near: of `neighbours`.
     """
@@ -242,5 +242,13 @@ def proposals(
             found = [names[number] for number in answered[i] if number >= 0 and names[number]]
         else:
             found = near.get(word, [])
-        proposed.append([name[:1].upper() + name[1:] for name in found] if word.istitle() else found)
+        proposed.append([_capitals(name, word) for name in found])
     return proposed
+
+
+def _capitals(name: str, word: str) -> str:
+    """`name` with the capitals of the word that it replaces: at the beginning, all or none."""
+    if word.istitle():
+        return name[:1].upper() + name[1:]
+    # Else NASA gives way to nasa: a copy that an uncased model reads as the row itself.
+    return name.upper() if word.isupper() else name

@@ -300,7 +300,20 @@ def test_capitals_are_kept():
     (sentence,) = reader_of("en")(["Film FILM film Wonderful wonderful"])
     near = {word: ["lovely"] for word in ("Film", "FILM", "film", "Wonderful", "wonderful")}
     proposed = candidates.proposals(sentence, None, np.empty((0, 0)), near)
-    assert proposed == [["Lovely"], ["lovely"], ["lovely"], ["Lovely"], ["lovely"]]
+    assert proposed == [["Lovely"], ["LOVELY"], ["lovely"], ["Lovely"], ["lovely"]]
+
+
+def test_copies_differ_in_more_than_capitals(masked, tmp_path):
+    """The masked LM proposes a word itself too, which has no capitals in its vocabulary."""
+    place = make_glue_data(tmp_path / "data", rows=24)
+    train = place / "SST-2" / "train.tsv"
+    header, *rows = train.read_text().splitlines()
+    train.write_text("\n".join([header, *(row.upper() for row in rows)]) + "\n")
+    augmented(place, masked, "SST-2", "--M", len(VOCAB), "--N", 60)
+    texts = [[text for (text,) in group] for group in groups(place, "SST-2")]
+    assert all(text == text.upper() for group in texts for text in group)
+    assert all(len({text.lower() for text in group}) == len(group) for group in texts)
+    assert sum(map(len, texts)) > 24 * 30
 
 
 @pytest.mark.parametrize("vectors", [False, True])

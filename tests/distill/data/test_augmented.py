@@ -101,6 +101,13 @@ def test_the_training_file_itself_is_not_written_over(tmp_path):
 
 
 def test_a_file_of_the_published_script_is_read(tmp_path):
+    """Its columns are those of the training file, of CoLA without a header."""
+    row = LAYOUTS["CoLA"][1]
+    write(tmp_path / "CoLA", "train_aug.tsv", row, row.replace("dry", "empty"))
+    options = TaskOptions(task_name="CoLA", data_dir=str(tmp_path))
+    write(tmp_path / "CoLA", "train.tsv", row)
+    found = load_augmented(get_task("CoLA"), options)
+    assert found.text_a == ["They drank the pub dry.", "They drank the pub empty."] and found.labels.tolist() == [1, 1]
     header, row = LAYOUTS["MRPC"]
     write(tmp_path / "MRPC", "train.tsv", header, row)
     write(tmp_path / "MRPC", "train_aug.tsv", header, row, row.replace("refused", "declined"))
