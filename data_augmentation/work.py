@@ -23,7 +23,7 @@ def begin(path: Path, settings: Mapping[str, Any], overwrite: bool, cosmetic: Co
     """
     record = record_folder(path)
 
-    def refuse() -> bool:
+    def look() -> bool:
         if path.exists() and not record.exists() and not overwrite:
             raise UserError(f"{path}: not made by this script; move it away, or pass --overwrite to replace it")
         if (record / "run.yaml").exists() and not overwrite:
@@ -31,10 +31,12 @@ def begin(path: Path, settings: Mapping[str, Any], overwrite: bool, cosmetic: Co
             if differing:
                 how = f"made, or begun, with other settings ({'; '.join(differing)})"
                 raise UserError(f"{path}: {how}; --overwrite makes it again")
+        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while writing it
+            unfinished.unlink()
         lost = (record / "run.json").exists() and read_json(record / "run.json").get("finished") and not path.exists()
         return bool(lost)
 
-    lost = from_main(refuse)
+    lost = from_main(look)
     return Run(record, settings, overwrite or lost, cosmetic)
 
 

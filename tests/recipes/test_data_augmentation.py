@@ -464,6 +464,7 @@ def test_interrupted_and_continued(where, place, masked, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             augmented(place, masked, "MRPC")
     assert not (place / "MRPC" / "train_aug.tsv").exists()
+    (place / "MRPC" / ".train_aug.tsv.123.tmp").write_text("half of the rows")  # killed while it joined the parts
     again = []
 
     def counts(self, number, *values):
@@ -474,6 +475,7 @@ def test_interrupted_and_continued(where, place, masked, monkeypatch):
     assert augmented(place, masked, "MRPC").read_bytes() == whole
     assert len(again) > 1 and not set(again) & set(done)
     assert read(place / "MRPC" / "train_aug" / "run.json")["resumed"] == 1
+    assert not list((place / "MRPC").glob(".*"))
 
 
 def start(argv, *launch, cwd):
