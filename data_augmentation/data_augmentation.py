@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.data.augmented import augmented_file, augmented_header, augmented_lines
     from distill.data.readers import Rows
     from distill.data.tasks import load_rows, load_task
+    from distill.data.vectors import mapped_vectors
     from distill.data.wordpiece import WordPiece
     from distill.encoders.folder import find_model
     from distill.encoders.masked_lm import load_masked_lm
@@ -67,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     file = candidates.vector_file(args.glove_embs)
     blanks = candidates.blanks(reader, any_length=file is None) if lm else None
     runtime.log(candidates.described(args.pretrained_bert_model, blanks, file, args.mlm_mode))
+    if file:
+        from_main(lambda: mapped_vectors(file, args.cache_dir))  # a file that cannot be read begins no run
 
     # 5. The run, or where it was interrupted.
     path = augmented_file(task, args)
