@@ -1,5 +1,6 @@
 """data_augmentation.py from end to end, and its steps against the published algorithm, worked out word by word."""
 
+import csv
 import json
 import shutil
 import signal
@@ -20,7 +21,7 @@ from data_augmentation.args import AugmentArgs
 from data_augmentation.data import STOP_WORDS, Reader
 from distill.cli import parse
 from distill.data.augmented import augmented_path, load_augmented
-from distill.data.tasks import get_task, load_rows
+from distill.data.tasks import get_task, load_rows, load_task
 from distill.data.vectors import compose_words, unit_length
 from distill.data.wordpiece import WordPiece
 from distill.data.words import BasicTable, is_dropped
@@ -395,6 +396,32 @@ def test_chinese_neighbours(source, chinese_rows, tmp_path):
     text = (place / "ChnSentiCorp" / "train_aug.tsv").read_text(encoding="utf-8")
     assert len(text.splitlines()) > 40
     assert ("宾馆漂亮" in text) == (source == "vectors")
+
+
+def test_chinese_pairs_of_your_own(chinese_rows, tmp_path):
+    """csv as spreadsheets write it; each copy changes one text and keeps the other, and all of it is read again."""
+    model = make_masked_lm_folder(tmp_path / "model", chinese_rows[1])
+    words = ("好看", "难看", "喜欢", "讨厌", "精彩", "无聊")
+    pairs = [(f"{i}酒店{word}，人多", f'{i}"{word}"的酒店\t好') for i, word in enumerate(words)]
+    train = tmp_path / "train.csv"
+    with open(train, "w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file).writerows([("same", "query", "title"), *((i % 2, *pair) for i, pair in enumerate(pairs))])
+    columns = {"text_column": "query", "text_pair_column": "title", "label_column": "same"}
+    more = [part for name, column in columns.items() for part in (f"--{name}", column)]
+    argv = ["--train_file", train, "--pretrained_bert_model", model, "--cache_dir", tmp_path / "cache", "--N", 5, *more]
+    assert data_augmentation.main([str(value) for value in argv]) == tmp_path / "train_aug.tsv"
+    options = TaskOptions(train_file=str(train), **columns)
+    rows = load_augmented(load_task(options), options)
+    own = [(first, second.replace("\t", " ")) for first, second in pairs]
+    found = list(zip(rows.text_a, rows.text_b, rows.labels.tolist(), strict=True))
+    changed = [0, 0]
+    for first, second, label in found:
+        number = int(first[0])
+        assert second[0] == first[0] and label == number % 2 and [len(first), len(second)] == [8, 10]
+        new = [text != before for text, before in zip((first, second), own[number], strict=True)]
+        assert sum(new) == ((first, second) != own[number])
+        changed = [count + is_new for count, is_new in zip(changed, new, strict=True)]
+    assert min(changed) > 6 and len(found) == 6 + sum(changed)
 
 
 def test_an_encoder_of_another_language(chinese_rows, masked, tmp_path, capsys):
