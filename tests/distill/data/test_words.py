@@ -28,7 +28,9 @@ def test_segment_chinese_is_jieba_without_white_space():
     assert "珠江" in "".join(words[0]) and " " not in words[0]
 
 
-@pytest.mark.parametrize("call", ["segment(['今天天气真好'], 'zh')", "load_jieba()", "parts_of_speech(['好'], 'zh', None)"])
+@pytest.mark.parametrize(
+    "call", ["segment(['今天天气真好'], 'zh')", "load_jieba()", "parts_of_speech(['好'], 'zh', None)"]
+)
 def test_chinese_words_are_loaded_quietly(call):
     code = f"from distill.data.words import load_jieba, parts_of_speech, segment; {call}"
     run = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
