@@ -11,6 +11,7 @@ Source: Jiao et al. 2020 (arXiv 1909.10351), eq. 7 to 11.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     work = Classification(args, load_augmented if args.use_aug else None)
     task, teacher = work.task, work.teacher
 
-    # 4. Student: made here only to be refused, if it must be, before anything is written.
-    layers = data.layer_map(
-        args, data.create(args, teacher.model, teacher.wordpiece, task, args.seed)[0], teacher.model
-    )
+    # 4. Student: that of the first seed before anything is written, since it may have to be refused.
+    create = functools.partial(data.create, args, teacher.model, teacher.wordpiece, task)
+    made = {args.seed: create(args.seed)}
+    layers = data.layer_map(args, made[args.seed][0], teacher.model)
     inner = ",".join(map(str, layers))
     label_loss = label_mse if task.regression else hard_cross_entropy
     wanted = {
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if this_run.finished:
             runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
             return folder
-        student, projections = data.create(args, teacher.model, teacher.wordpiece, task, seed)
+        student, projections = made.pop(seed, None) or create(seed)
         *first, last = args.stages
         for stage in first:
             stage_run = work.run(folder / "stages" / stage, dataclasses.replace(args, overwrite=False), **facts)

@@ -218,9 +218,10 @@ def test_layers_of_the_teacher(data_dir, still_teacher, tmp_path):
         np.testing.assert_allclose(found["classifier.weight"], theirs["classifier.weight"], atol=1e-20)
 
 
-@pytest.mark.parametrize(("projection", "first"), [("fit_denses", "fit_denses.0"), ("fit_dense", "fit_dense")])
-def test_students_of_paddlenlp_with_their_projections(projection, first, data_dir, still_teacher, tmp_path):
-    """As tinybert-*-v2 and the others are stored: the keys decide; what they hold is where the projections start."""
+@pytest.mark.parametrize("stored", ["fit_denses", "fit_dense", "both"])
+def test_students_of_paddlenlp_with_their_projections(stored, data_dir, still_teacher, tmp_path, capsys):
+    """As tinybert-*-v2 and the others are stored: the keys decide; what they hold is where the projections start.
+    PaddleNLP's own scripts write both kinds, of which one was trained: which is used is said, once."""
     from paddlenlp.transformers import TinyBertConfig, TinyBertForPretraining
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
@@ -229,18 +230,20 @@ def test_students_of_paddlenlp_with_their_projections(projection, first, data_di
     )
     student.save_pretrained(str(tmp_path / "student"), safe_serialization=True)
     state = load_tensors(tmp_path / "student" / "model.safetensors")
-    kept = {name: array for name, array in state.items() if ".fit_dense" not in name or f".{projection}." in name}
+    kept = {name: array for name, array in state.items() if ".fit_dense" not in name or f".{stored}." in name}
     from distill.tensors import save_tensors
 
-    save_tensors(tmp_path / "student" / "model.safetensors", kept)
+    save_tensors(tmp_path / "student" / "model.safetensors", state if stored == "both" else kept)
     shutil.copy(still_teacher / "vocab.txt", tmp_path / "student")
     more = ("--model_name_or_path", tmp_path / "student", *STILL)
     folder = task_distill.main(flags(data_dir, still_teacher, tmp_path / "run", "SST-2", *more))
     found = load_projections(first_stage(folder))
+    assert capsys.readouterr().out.count("--projection shared takes the others") == (stored == "both")
+    first = "fit_dense" if stored == "fit_dense" else "fit_denses.0"
     np.testing.assert_allclose(found[f"{first}.weight"], state[f"tinybert.{first}.weight"], atol=1e-20)
     names = {name.rpartition(".")[0] for name in found}
     per_layer = {"fit_denses.0", "fit_denses.1", "fit_denses.2"}
-    assert names == (per_layer if projection == "fit_denses" else {"fit_dense", "fit_dense_embedding"})
+    assert names == ({"fit_dense", "fit_dense_embedding"} if stored == "fit_dense" else per_layer)
     name = "encoder.layers.1.linear2.weight"
     stored = load_tensors(first_stage(folder) / "model.safetensors")[f"bert.{name}"]
     np.testing.assert_allclose(stored, state[f"tinybert.{name}"], atol=1e-20)
