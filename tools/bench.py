@@ -163,7 +163,7 @@ def open_sides(
 ) -> tuple[list[Side], dict[str, str]]:
     """What is timed, and {which is not: why}. Bundles of models are made in `work`."""
     from distill.deploy import is_bundle
-    from tools.export import read_run
+    from tools.export import trained_length
 
     sides, refused = [], {}
     for number, (name, folder) in enumerate(folders.items()):
@@ -173,7 +173,7 @@ def open_sides(
             continue
         if not Path(folder).is_dir():
             raise UserError(f"{folder}: no such folder")
-        length = args.max_seq_length or read_run(Path(folder)).get("max_seq_length") or 128
+        length = args.max_seq_length or trained_length(folder)
         for kind in args.runtimes:
             if kind not in VARIANTS:
                 sides.append(Side(name, kind, folder, length))

@@ -163,6 +163,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     return found
 
 
+def trained_length(folder: str | Path) -> int:
+    """How many tokens a BERT read in its training, by its run.yaml; 128 where that does not say it."""
+    return read_run(Path(folder)).get("max_seq_length") or 128
+
+
 def load_real_rows(args: ExportArgs, run_settings: Mapping[str, Any]) -> "tuple[Task | None, Rows]":
     """The rows to compare, with their task where they are its dev rows: that of the flags, else that of the run."""
     import numpy as np

@@ -272,7 +272,7 @@ def test_the_metric_is_watched_too(bert, data_dir, tmp_path, monkeypatch, capsys
     budget = ("--max_logit_difference", 1, "--max_metric_drop")
     with pytest.raises(SystemExit):
         export.main(flags(bert, tmp_path / "bundle", data_dir, *budget, "static=0.125"))
-    assert "error: hop dygraph -> static: the metric falls by 0.2500, allowed are 0.125; " in capsys.readouterr().err
+    assert "error: hop dygraph -> static: the metric falls by 0.2500, allowed is 0.125; " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
