@@ -35,6 +35,7 @@ from distill.cli import parse, run
 from distill.errors import UserError
 from distill.files import atomic_path, read_json, write_atomic, write_json
 from distill.options import option
+from tools.terminal import show
 
 VARIANTS = {"onnxruntime": "fp32", "int8": "int8"}  # of tools/export.py
 PADDLE = ("dygraph", "paddle_inference")
@@ -120,7 +121,7 @@ def bench(args: BenchArgs) -> dict[str, Any]:
     write_atomic(f"{args.output}.md", markdown(result) + "\n")
     write_atomic(f"{args.output}.csv", comma_separated(result))
     chart(result, Path(f"{args.output}.png"))
-    print(markdown(result))
+    show(markdown(result))
     return result
 
 

@@ -41,6 +41,7 @@ from distill.files import read_json, write_atomic, write_json
 from distill.options import RuntimeOptions, TaskOptions, TeacherOptions, option
 from tools.comparison import students, tables
 from tools.comparison.tables import chart
+from tools.terminal import show
 
 if TYPE_CHECKING:
     from distill.data.readers import Rows
@@ -132,7 +133,7 @@ def compare_finished(args: CompareArgs) -> dict[str, Any]:
     path = Path(args.output_dir or ".") / (args.name or (Path(args.source).stem if args.source else "compare"))
     write_json(f"{path}.json", result)
     write_tables(result, path)
-    print(markdown(result))
+    show(markdown(result))
     return result
 
 
@@ -236,7 +237,7 @@ def report(
     write_json(f"{path}.json", result)
     write_tables(result, path)
     write_board(result, write_report(result, analysed, Path(f"{path}.html")), home / "vdl_log")
-    print(markdown(result))
+    show(markdown(result))
     print(f"\nreport: {path}.html")
     if result["choice"]:
         print("\n".join(result["choice"]["said"]))

@@ -369,6 +369,7 @@ def export(
     from distill.encoders import inference
     from distill.evaluation.metrics import score
     from distill.files import write_atomic
+    from tools.terminal import show
 
     def metric(outputs: np.ndarray) -> float:
         return score(outputs, np.asarray(rows.labels), task)[task.metric]
@@ -456,7 +457,7 @@ def export(
         [(len(chosen), [texts[row] for row in chosen]) for chosen in some],
     )
     steps = steps_table(gate.hops, latencies, task.metric if task and kind != "vectors" else None)
-    runtime.log(steps)
+    show(steps)
     write_atomic(place / "README.md", card(args, source, rows, steps, own["precision"], refused, place, texts[0]))
 
 

@@ -242,6 +242,14 @@ def test_regression_has_none_of_these():
 # The page
 
 
+def test_what_belongs_together_stays_on_a_line(made):
+    text = made[2].read_text(encoding="utf-8")
+    assert '<span class="whole">--max_p95_ms 4</span>, <span class="whole">--max_drop 12</span>' in text
+    assert "(95\u00a0% interval over rows" in text and not re.search(r"\d %", text)
+    tie = students.student_cells(made[0]["students"][1] | {"mark": "tie"}, False)[4]
+    assert re.fullmatch(r"\d\d\.\d ≈ \(\d\d\.\d to \d\d\.\d\)", tie)
+
+
 def test_the_page_is_self_contained_and_texts_are_escaped(made):
     text = made[2].read_text(encoding="utf-8")
     assert "<script" not in text and "&lt;script&gt;" in text and "&lt;img src=&quot;http://example.org" in text
@@ -256,6 +264,10 @@ def test_the_page_of_a_regression_says_so(made, tmp_path):
     result = made[0] | {"task": "STS-B", "metric": "pearson_spearman", "choice": None}
     pictures = write_report(result, {}, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    share, number = f"{100 * made[0]['students'][0]['agreement']:.1f}", f"{made[0]['students'][0]['agreement']:.3f}"
+    assert f"<span>{number}</span>" in text and "Pearson&#x27;s correlation of its answers" in text
+    shares = made[2].read_text(encoding="utf-8")
+    assert f"<span>{share}\u00a0%</span>" in shares and "Pearson" not in shares
     assert (
         "STS-B asks for a score" in text
         and "Flips:" not in text
