@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chart(points, folder / "chart.png", "dev accuracy", source)
     print("\nthe distilled student reads:\n" + "\n".join(classify(str(distilled), SENTENCES)))
     print(f"\ntable and chart: {folder / 'table.md'}, {folder / 'chart.png'}")
-    print(f"curves:          visualdl --logdir {folder}")
+    print(f"curves:          python tools/dashboard.py {folder}")
     print(f'classify:        python tools/predict.py {distilled} "your sentence"')
     print(f"total:           {time.monotonic() - started:.0f} s on {runtime.hardware()['cores']} cores")
 

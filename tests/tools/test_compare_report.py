@@ -288,9 +288,13 @@ def test_pictures_and_the_board(made, tmp_path):
     write_board(made[0], made[3], tmp_path / "vdl_log")  # anew, not twice
     assert sorted(path.name for path in (tmp_path / "vdl_log").iterdir()) == ["bilstm", "kd", "report", "tinybert"]
     (log,) = (tmp_path / "vdl_log" / "report").iterdir()
-    tags = LogReader(file_path=str(log)).get_tags()
+    reader = LogReader(file_path=str(log))
+    tags = reader.get_tags()
     assert set(tags["image"]) == {f"comparison/{name}" for name in names}
-    assert tags["text"][:2] == ["comparison/01", "comparison/02"]
+    students_said = [f"comparison/{name}" for name in ("teacher", "kd", "bilstm", "tinybert")]
+    assert tags["text"] == [*students_said, *(f"notes/{number}" for number in range(1, 6))]
+    text = reader.get_data("text", "comparison/kd")[0].text.text_strings
+    assert text.startswith("model: KD; layers: 3; parameters: 10 M; MB: 40; dev accuracy: 8") and "*" not in text
     (log,) = (tmp_path / "vdl_log" / "kd").iterdir()
     reader = LogReader(file_path=str(log))
     assert reader.get_data("scalar", "comparison/accuracy")[0].value == pytest.approx(

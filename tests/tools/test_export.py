@@ -179,6 +179,9 @@ def test_recurrent_students(kind, bert, data_dir, tmp_path):
     rows = texts if second is None else list(zip(texts, second, strict=True))
     assert differs(target, expected, rows) < 1e-5
     assert np.ptp(expected, axis=0).max() > 1e-3  # rows differ
+    if pair:
+        target = export.main(flags(folder, tmp_path / "int8", data_dir, *more, "--variant", "int8"))
+        assert 0 < differs(target, expected, rows) < 0.1
     assert ("jieba" in (target / "requirements.txt").read_text()) == (kind == "Chinese words")
 
 
