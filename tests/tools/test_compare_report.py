@@ -261,7 +261,7 @@ def test_the_page_is_self_contained_and_texts_are_escaped(made):
 
 
 def test_the_page_of_a_regression_says_so(made, tmp_path):
-    result = made[0] | {"task": "STS-B", "metric": "pearson_spearman", "choice": None}
+    result = made[0] | {"task": "own", "metric": "pearson_spearman", "choice": None}
     pictures = write_report(result, {}, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     share, number = f"{100 * made[0]['students'][0]['agreement']:.1f}", f"{made[0]['students'][0]['agreement']:.3f}"
@@ -269,7 +269,8 @@ def test_the_page_of_a_regression_says_so(made, tmp_path):
     shares = made[2].read_text(encoding="utf-8")
     assert f"<span>{share}\u00a0%</span>" in shares and "Pearson" not in shares
     assert (
-        "STS-B asks for a score" in text
+        "The task asks for a score" in text
+        and "<h1>Students of one teacher on your own data</h1>" in text
         and "Flips:" not in text
         and [p.name for p in pictures] == ["score_latency.png"]
     )
@@ -293,7 +294,7 @@ def test_pictures_and_the_board(made, tmp_path):
     assert set(tags["image"]) == {f"comparison/{name}" for name in names}
     students_said = [f"comparison/{name}" for name in ("teacher", "kd", "bilstm", "tinybert")]
     assert tags["text"] == [*students_said, *(f"notes/{number}" for number in range(1, 6))]
-    text = reader.get_data("text", "comparison/kd")[0].text.text_strings
+    text = reader.get_data("text", "comparison/kd")[0].text.encoded_text_string
     assert text.startswith("model: KD; layers: 3; parameters: 10 M; MB: 40; dev accuracy: 8") and "*" not in text
     (log,) = (tmp_path / "vdl_log" / "kd").iterdir()
     reader = LogReader(file_path=str(log))

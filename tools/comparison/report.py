@@ -72,7 +72,8 @@ def write_report(result: Mapping[str, Any], analysis: Mapping[str, Any], path: P
 
 def page(result: Mapping[str, Any], analysis: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
     """The HTML; drawn: the pictures' SVG by name."""
-    title, rows = f"Students of one teacher on {result['task']}", (result["teacher"], *result["students"])
+    data = "your own data" if result["task"] == "own" else result["task"]
+    title, rows = f"Students of one teacher on {data}", (result["teacher"], *result["students"])
     lines = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -88,7 +89,7 @@ def page(result: Mapping[str, Any], analysis: Mapping[str, Any], drawn: Mapping[
     if analysis:
         lines += [*_cascades(analysis, drawn), *_flips(analysis), *_calibration(analysis, drawn)]
     else:
-        lines.append(f"<p>{_text(result['task'])} asks for a score: flips, calibration and cascades need classes.</p>")
+        lines.append("<p>The task asks for a score: flips, calibration and cascades need classes.</p>")
     lines += [
         "<h2>How this was made</h2>",
         f"<p><code>{_line(result['command'])}</code></p>",
