@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from tools import terminal
@@ -14,18 +15,18 @@ MARKDOWN = (
 )
 
 
-@pytest.mark.parametrize("width", [40, 120])
-def test_a_table_fits_the_terminal(width):
+@pytest.mark.parametrize(("width", "line"), [
+    (120, " teacher [a]  81.0 (75.5 to 86.0)  "), (64, "              (75.5 to 86.0)  "),
+    (40, "teacher [a]: dev accuracy 81.0 (75.5 to "),
+])  # fmt: skip
+def test_a_table_fits_the_terminal_and_loses_nothing(width, line):
     out = io.StringIO()
     terminal.lay_out(MARKDOWN, Console(file=out, force_terminal=True, color_system=None, width=width))
     lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= width and "|" not in out.getvalue() and "*" not in out.getvalue()
-    words = out.getvalue().split()
+    assert max(map(cell_len, lines)) <= width and not set("|*…") & set(out.getvalue())
+    assert any(found.startswith(line.rstrip()) for found in lines), out.getvalue()
     for word in "teacher [a] 学生 81.0 76.8 (71.0 -4.0 evidence [of all]. Left out: virt.".split():
-        assert word in words
-    if width == 120:  # columns begin below their heads
-        head, row = (next(line for line in lines if word in line) for word in ("dev accuracy", "teacher [a]"))
-        assert head.index("dev accuracy") == row.index("81.0 (75.5 to 86.0)")
+        assert word in out.getvalue()
 
 
 def test_the_best_is_bold():
