@@ -120,10 +120,11 @@ def compare_finished(args: CompareArgs) -> dict[str, Any]:
     """The table of finished models."""
     runtime.start(args.device)
     from distill.data.tasks import load_task
-    from tools.comparison.finished import gather, of_folders, read_models, time_them
+    from tools.comparison.finished import gather, of_folders, read_models, require_results, time_them
 
     timed = load_task(args)
     models = read_models(args.source) if args.source else of_folders(args.folders, timed.name)
+    require_results(models)
     times = time_them(models, timed, args, args.rounds, args.eval_batch_size)
     result: dict[str, Any] = {"models": gather(models, timed), "timed": times}
     for row, model in zip(result["models"], models, strict=True):
@@ -156,6 +157,12 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     # What is to be done, checked as far as it can be before the first step.
     task, home, teacher = load_task(args), Path(args.output_dir), find_model(args.teacher_path)
     rows = {split: load_rows(args, task, split) for split in ("train", task.dev_splits[0])}
+    teacher.check_length(args.max_seq_length)
+    if teacher.num_outputs != task.num_outputs:
+        raise UserError(
+            f"--teacher {args.teacher_path}: its head has {teacher.num_outputs} outputs, {task.name} needs "
+            f"{task.num_outputs}; pass a model that was fine-tuned on this task"
+        )
     layers = planned.student_layers(teacher.config["num_hidden_layers"], args.student_layers)
     recipes, left_out = planned.chosen(
         planned.read_recipes(args.recipes or RECIPES), args.methods, task.pair, args.pair_teacher is not None, layers

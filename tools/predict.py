@@ -118,7 +118,9 @@ def open_model(folder: str, batch_size: int = 32, max_length: int | None = None,
     if device == "gpu":
         raise UserError("--device gpu: a bundle runs on the CPU; leave it out")
     if max_length is not None:
-        raise UserError(f"--max_seq_length {max_length}: a bundle reads as many tokens as its export settled; leave it out")
+        raise UserError(
+            f"--max_seq_length {max_length}: a bundle reads as many tokens as its export settled; leave it out"
+        )
     return _bundle(folder, batch_size)
 
 

@@ -346,7 +346,10 @@ def test_a_bundle_is_replaced_only_when_asked(made, bert, data_dir, tmp_path):
         (("--task_name", "MNLI"), "no such file"),
         (("--task_name", "STS-B"), "its labels are 0, 1, those of STS-B none"),
         (("--rows", "nowhere.txt"), "nowhere.txt: no such file"),
-        (("--rows", "texts.csv"), "--rows texts.csv: a text a line is read, or two with a TAB between; save it as .txt"),
+        (
+            ("--rows", "texts.csv"),
+            "--rows texts.csv: a text a line is read, or two with a TAB between; save it as .txt",
+        ),
         (("--rows", "pairs.txt"), "student: reads one text, rows of pairs.txt have two texts"),
         (("--max_seq_length", "65"), "the model in .* reads at most 64 tokens"),
         (("--max_logit_difference", "int4=1"), "--max_logit_difference int4=1: a number from 0 on"),

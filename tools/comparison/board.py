@@ -45,5 +45,7 @@ def texts(result: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for row in (result["teacher"], *result["students"]):
         cells = zip(heads(result), student_cells(row, of_numbers(result), bold=("", "")), strict=True)
-        found[f"comparison/{row.get('method', 'teacher')}"] = "; ".join(f"{head}: {cell}" for head, cell in cells if cell)
+        found[f"comparison/{row.get('method', 'teacher')}"] = "; ".join(
+            f"{head}: {cell}" for head, cell in cells if cell
+        )
     return found | {f"notes/{number}": line for number, line in enumerate(explanations(result), start=1)}
