@@ -390,7 +390,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     right.set_xscale("log", base=2)
     right.set_yscale("log")
     right.set_xticks(sorted({row["batch"] for row in rows}), sorted({row["batch"] for row in rows}))
-    right.set(xlabel="texts a call", ylabel="texts a second", title=f"Throughput, {threads} threads")
+    right.set(xlabel="texts a call", ylabel="texts a second", title=f"Throughput, threads: {threads}")
     right.grid(alpha=0.3, which="both")
     right.legend(fontsize=7)
     figure.tight_layout()

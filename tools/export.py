@@ -170,6 +170,15 @@ def trained_length(folder: str | Path) -> int:
     return read_run(Path(folder)).get("max_seq_length") or 128
 
 
+def trained_pair(run_settings: Mapping[str, Any]) -> bool | None:
+    """Whether a BERT, which would read both, was trained on two texts; None where its run.yaml does not say it."""
+    from distill.data.tasks import get_task
+
+    if run_settings.get("train_file"):
+        return True if run_settings.get("text_pair_column") else None
+    return get_task(run_settings["task_name"]).pair if run_settings.get("task_name") else None
+
+
 def load_real_rows(args: ExportArgs, run_settings: Mapping[str, Any]) -> "tuple[Task | None, Rows]":
     """The rows to compare, with their task where they are its dev rows: that of the flags, else that of the run."""
     import numpy as np
@@ -213,7 +222,6 @@ def check_labels(folder: str, labels: tuple[str, ...], task: "Task") -> None:
 
 def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows") -> Source:
     """The model of the folder, of whatever kind it is. Raises UserError when it does not read rows such as `rows`."""
-    from distill.data.tasks import get_task
     from distill.files import read_json
 
     folder, pair = Path(args.folder), rows.text_b is not None
@@ -231,9 +239,9 @@ def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows")
         source = open_sentence_encoder(folder, longest)
     else:
         source = open_bert(folder, longest, args.max_seq_length is not None, pair)
-    reads_pairs, trained = source.settings["pair"], run_settings.get("task_name")
-    if args.rows and source.settings["reads"] == "bert" and trained and not run_settings.get("train_file"):
-        reads_pairs = get_task(trained).pair  # a BERT would read both
+    reads_pairs = source.settings["pair"]
+    if args.rows and source.settings["reads"] == "bert" and (trained := trained_pair(run_settings)) is not None:
+        reads_pairs = trained
     if source.settings["kind"] != "vectors" and reads_pairs != pair:
         needed, there = ("two texts" if two else "one text" for two in (reads_pairs, pair))
         raise UserError(f"{folder}: reads {needed}, rows of {rows.source} have {there}")

@@ -139,7 +139,7 @@ def _bundle(folder: str, batch_size: int) -> Model:
 def _folder(folder: str, batch_size: int, max_length: int | None, device: str) -> Model:
     runtime.start(device)
     from models.predictor import open_folder
-    from tools.export import trained_length
+    from tools.export import read_run, trained_length, trained_pair
 
     predictor = open_folder(folder, max_length or trained_length(folder))
     logits = predictor.logits
@@ -151,7 +151,8 @@ def _folder(folder: str, batch_size: int, max_length: int | None, device: str) -
         nonlocal logits
         logits = predictor.fastest(*columns(rows), batch_size)
 
-    return Model(predictor.pair, answers, many)
+    pair = trained_pair(read_run(Path(folder))) if predictor.pair is None else predictor.pair
+    return Model(pair, answers, many)
 
 
 def named(labels: Sequence[str], logits: "np.ndarray") -> list[dict[str, Any]]:

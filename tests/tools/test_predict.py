@@ -127,7 +127,7 @@ def test_a_text_longer_than_the_model_is_cut(bert):
 
 def test_as_many_tokens_are_read_as_in_training(bert, tmp_path):
     folder = shutil.copytree(bert, tmp_path / "trained")
-    (folder / "run.yaml").write_text("max_seq_length: 5\n")
+    (folder / "run.yaml").write_text("max_seq_length: 5\ntask_name: SST-2\n")
     short, long = "good film is\t", "good film is bad\t"
     assert open_folder(bert).logits(["good film is"], None, 1) != pytest.approx(
         open_folder(bert).logits(["good film is bad"], None, 1), abs=1e-3
@@ -135,6 +135,15 @@ def test_as_many_tokens_are_read_as_in_training(bert, tmp_path):
     answers = predict.classify(str(folder), [short.strip(), long.strip()])
     assert answers[0].split("\t")[:2] == answers[1].split("\t")[:2]
     assert predict.classify(str(bert), [long.strip()])[0].split("\t")[:2] != answers[1].split("\t")[:2]
+    # Nor two texts where it has learnt from one.
+    with pytest.raises(UserError, match="one text without a TAB needed"):
+        predict.classify(str(folder), ["a film\ta movie"])
+    for settings in ("task_name: MNLI\n", "train_file: a.csv\ntext_pair_column: b\ntask_name: SST-2\n"):
+        (folder / "run.yaml").write_text(settings)
+        with pytest.raises(UserError, match="two texts with a TAB between needed"):
+            predict.classify(str(folder), ["a film"])
+    (folder / "run.yaml").write_text("train_file: a.csv\ntask_name: SST-2\n")  # may have found the columns of two
+    assert len(predict.classify(str(folder), ["a film"])) == len(predict.classify(str(folder), ["a\tb"])) == 1
 
 
 def test_classes_without_names_are_called_by_their_numbers(tmp_path):
