@@ -46,6 +46,7 @@ from tools.terminal import show
 if TYPE_CHECKING:
     from distill.data.readers import Rows
     from distill.data.tasks import Task
+    from distill.encoders.folder import ModelFolder
     from tools.comparison.plan import Plan, Recipe
 
 __all__ = ["chart", "main", "markdown"]
@@ -145,24 +146,37 @@ def _check_training(args: CompareArgs) -> None:
         raise UserError("--teacher needs --output_dir, a new folder for the students and the report")
 
 
+def _teacher(flag: str, path: str, task: "Task", of_pairs: bool) -> "ModelFolder":
+    """The teacher's folder. Raises UserError for one of the other kind or of another task."""
+    from distill.encoders.folder import find_model
+
+    found = find_model(path)
+    if ("pairs" in read_json(found.config_file)) != of_pairs:
+        needed = (
+            "virt/run_classifier_bipartition.py makes" if of_pairs else "glue/run_glue.py makes; that is --pair_teacher"
+        )
+        raise UserError(f"{flag} {path}: not a teacher such as {needed}")
+    if found.num_outputs != task.num_outputs:
+        raise UserError(
+            f"{flag} {path}: its head has {found.num_outputs} outputs, {task.name} needs {task.num_outputs}; pass a "
+            "model that was fine-tuned on this task"
+        )
+    return found
+
+
 def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     """The students of one teacher: trained where they are not yet, then compared."""
     assert args.teacher_path is not None and args.output_dir is not None
     runtime.start(args.device)
     from distill.data.tasks import load_rows, load_task
-    from distill.encoders.folder import find_model
     from distill.files import sha256
     from tools.comparison import plan as planned
 
     # What is to be done, checked as far as it can be before the first step.
-    task, home, teacher = load_task(args), Path(args.output_dir), find_model(args.teacher_path)
+    task, home = load_task(args), Path(args.output_dir)
+    teacher = _teacher("--teacher", args.teacher_path, task, False)
     rows = {split: load_rows(args, task, split) for split in ("train", task.dev_splits[0])}
     teacher.check_length(args.max_seq_length)
-    if teacher.num_outputs != task.num_outputs:
-        raise UserError(
-            f"--teacher {args.teacher_path}: its head has {teacher.num_outputs} outputs, {task.name} needs "
-            f"{task.num_outputs}; pass a model that was fine-tuned on this task"
-        )
     layers = planned.student_layers(teacher.config["num_hidden_layers"], args.student_layers)
     recipes, left_out = planned.chosen(
         planned.read_recipes(args.recipes or RECIPES), args.methods, task.pair, args.pair_teacher is not None, layers
@@ -174,7 +188,7 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     flags = ["--seed", str(args.seed), "--device", args.device, "--forward_precision", args.forward_precision]
     cosmetic = ["--cache_dir", args.cache_dir, "--cache_limit_gb", str(args.cache_limit_gb)]
     cosmetic += ["--skip_teacher_check", "true"] if args.skip_teacher_check else []
-    teachers = [teacher, *([find_model(args.pair_teacher)] if args.pair_teacher else [])]
+    teachers = [teacher, *([_teacher("--pair_teacher", args.pair_teacher, task, True)] if args.pair_teacher else [])]
     settings = {
         "teachers": [sha256(of.weights) for of in teachers], "rows": [split.digest() for split in rows.values()],
         "flags": flags, "methods": {name: shlex.join(own) for name, own in words.items()},
