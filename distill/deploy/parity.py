@@ -63,11 +63,9 @@ def _numbers(flag: str, text: str | None, default: dict[str, float]) -> dict[str
         numbers = {hop: float(number) for hop, number in parts.items()}
     except ValueError:
         numbers = {}
-    most = 1.0 if flag == "min_agreement" else float("inf")
-    wrong = not numbers or not numbers.keys() <= set(HOPS) or not all(0 <= n <= most for n in numbers.values())
+    wrong = not numbers or not numbers.keys() <= set(HOPS) or not all(number >= 0 for number in numbers.values())
     if wrong or ("=" in text and len(numbers) != text.count(",") + 1):
-        needed = f"a number from 0 {'to 1' if most == 1 else 'on'}"
-        raise UserError(f"--{flag} {text}: {needed}, or HOP=NUMBER,... of the hops {', '.join(HOPS)}")
+        raise UserError(f"--{flag} {text}: a number from 0 on, or HOP=NUMBER,... of the hops {', '.join(HOPS)}")
     return default | numbers
 
 
