@@ -56,7 +56,7 @@ def test_flags_are_taken_by_the_recipes_own_parser(name):
 
 
 def test_placeholders():
-    assert SHIPPED["kd"].words(6, TEACHER)[:2] == ["--student_layers", "6"]
+    assert SHIPPED["theseus"].words(6, TEACHER)[:2] == ["--student_layers", "6"]
     assert "2,4,6,8,10,12" in SHIPPED["tinybert"].words(6, TEACHER)
     words = SHIPPED["distill_lstm"].words(2, {"num_hidden_layers": 4, "hidden_size": 128})
     assert words[words.index("--emb_dim") + 1] == "128" and words[words.index("--lazy_embeddings") + 1] == "true"
