@@ -4,6 +4,7 @@ one is whole."""
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -65,6 +66,8 @@ def text_output(path: str | Path | None, printed: TextIO) -> Iterator[TextIO]:
             yield out
             out.flush()
         return
+    if isinstance(printed, io.TextIOWrapper):
+        printed.reconfigure(encoding="utf-8")  # whatever the locale, as a file is
     try:
         yield printed
         printed.flush()

@@ -35,6 +35,7 @@ from distill.cli import parse, run
 from distill.errors import UserError
 from distill.files import atomic_path, read_json, write_atomic, write_json
 from distill.options import option
+from tools.terminal import show
 
 VARIANTS = {"onnxruntime": "fp32", "int8": "int8"}  # of tools/export.py
 PADDLE = ("dygraph", "paddle_inference")
@@ -120,7 +121,7 @@ def bench(args: BenchArgs) -> dict[str, Any]:
     write_atomic(f"{args.output}.md", markdown(result) + "\n")
     write_atomic(f"{args.output}.csv", comma_separated(result))
     chart(result, Path(f"{args.output}.png"))
-    print(markdown(result))
+    show(markdown(result))
     return result
 
 
@@ -163,7 +164,7 @@ def open_sides(
 ) -> tuple[list[Side], dict[str, str]]:
     """What is timed, and {which is not: why}. Bundles of models are made in `work`."""
     from distill.deploy import is_bundle
-    from tools.export import read_run
+    from tools.export import trained_length
 
     sides, refused = [], {}
     for number, (name, folder) in enumerate(folders.items()):
@@ -173,7 +174,7 @@ def open_sides(
             continue
         if not Path(folder).is_dir():
             raise UserError(f"{folder}: no such folder")
-        length = args.max_seq_length or read_run(Path(folder)).get("max_seq_length") or 128
+        length = args.max_seq_length or trained_length(folder)
         for kind in args.runtimes:
             if kind not in VARIANTS:
                 sides.append(Side(name, kind, folder, length))
@@ -389,7 +390,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     right.set_xscale("log", base=2)
     right.set_yscale("log")
     right.set_xticks(sorted({row["batch"] for row in rows}), sorted({row["batch"] for row in rows}))
-    right.set(xlabel="texts a call", ylabel="texts a second", title=f"Throughput, {threads} threads")
+    right.set(xlabel="texts a call", ylabel="texts a second", title=f"Throughput, threads: {threads}")
     right.grid(alpha=0.3, which="both")
     right.legend(fontsize=7)
     figure.tight_layout()

@@ -41,10 +41,12 @@ from distill.files import read_json, write_atomic, write_json
 from distill.options import RuntimeOptions, TaskOptions, TeacherOptions, option
 from tools.comparison import students, tables
 from tools.comparison.tables import chart
+from tools.terminal import show
 
 if TYPE_CHECKING:
     from distill.data.readers import Rows
     from distill.data.tasks import Task
+    from distill.encoders.folder import ModelFolder
     from tools.comparison.plan import Plan, Recipe
 
 __all__ = ["chart", "main", "markdown"]
@@ -119,10 +121,11 @@ def compare_finished(args: CompareArgs) -> dict[str, Any]:
     """The table of finished models."""
     runtime.start(args.device)
     from distill.data.tasks import load_task
-    from tools.comparison.finished import gather, of_folders, read_models, time_them
+    from tools.comparison.finished import gather, of_folders, read_models, require_results, time_them
 
     timed = load_task(args)
     models = read_models(args.source) if args.source else of_folders(args.folders, timed.name)
+    require_results(models)
     times = time_them(models, timed, args, args.rounds, args.eval_batch_size)
     result: dict[str, Any] = {"models": gather(models, timed), "timed": times}
     for row, model in zip(result["models"], models, strict=True):
@@ -132,7 +135,7 @@ def compare_finished(args: CompareArgs) -> dict[str, Any]:
     path = Path(args.output_dir or ".") / (args.name or (Path(args.source).stem if args.source else "compare"))
     write_json(f"{path}.json", result)
     write_tables(result, path)
-    print(markdown(result))
+    show(markdown(result))
     return result
 
 
@@ -143,18 +146,37 @@ def _check_training(args: CompareArgs) -> None:
         raise UserError("--teacher needs --output_dir, a new folder for the students and the report")
 
 
+def _teacher(flag: str, path: str, task: "Task", of_pairs: bool) -> "ModelFolder":
+    """The teacher's folder. Raises UserError for one of the other kind or of another task."""
+    from distill.encoders.folder import find_model
+
+    found = find_model(path)
+    if ("pairs" in read_json(found.config_file)) != of_pairs:
+        needed = (
+            "virt/run_classifier_bipartition.py makes" if of_pairs else "glue/run_glue.py makes; that is --pair_teacher"
+        )
+        raise UserError(f"{flag} {path}: not a teacher such as {needed}")
+    if found.num_outputs != task.num_outputs:
+        raise UserError(
+            f"{flag} {path}: its head has {found.num_outputs} outputs, {task.name} needs {task.num_outputs}; pass a "
+            "model that was fine-tuned on this task"
+        )
+    return found
+
+
 def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     """The students of one teacher: trained where they are not yet, then compared."""
     assert args.teacher_path is not None and args.output_dir is not None
     runtime.start(args.device)
     from distill.data.tasks import load_rows, load_task
-    from distill.encoders.folder import find_model
     from distill.files import sha256
     from tools.comparison import plan as planned
 
     # What is to be done, checked as far as it can be before the first step.
-    task, home, teacher = load_task(args), Path(args.output_dir), find_model(args.teacher_path)
+    task, home = load_task(args), Path(args.output_dir)
+    teacher = _teacher("--teacher", args.teacher_path, task, False)
     rows = {split: load_rows(args, task, split) for split in ("train", task.dev_splits[0])}
+    teacher.check_length(args.max_seq_length)
     layers = planned.student_layers(teacher.config["num_hidden_layers"], args.student_layers)
     recipes, left_out = planned.chosen(
         planned.read_recipes(args.recipes or RECIPES), args.methods, task.pair, args.pair_teacher is not None, layers
@@ -166,7 +188,7 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     flags = ["--seed", str(args.seed), "--device", args.device, "--forward_precision", args.forward_precision]
     cosmetic = ["--cache_dir", args.cache_dir, "--cache_limit_gb", str(args.cache_limit_gb)]
     cosmetic += ["--skip_teacher_check", "true"] if args.skip_teacher_check else []
-    teachers = [teacher, *([find_model(args.pair_teacher)] if args.pair_teacher else [])]
+    teachers = [teacher, *([_teacher("--pair_teacher", args.pair_teacher, task, True)] if args.pair_teacher else [])]
     settings = {
         "teachers": [sha256(of.weights) for of in teachers], "rows": [split.digest() for split in rows.values()],
         "flags": flags, "methods": {name: shlex.join(own) for name, own in words.items()},
@@ -236,7 +258,7 @@ def report(
     write_json(f"{path}.json", result)
     write_tables(result, path)
     write_board(result, write_report(result, analysed, Path(f"{path}.html")), home / "vdl_log")
-    print(markdown(result))
+    show(markdown(result))
     print(f"\nreport: {path}.html")
     if result["choice"]:
         print("\n".join(result["choice"]["said"]))

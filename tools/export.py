@@ -21,6 +21,7 @@ from simple_parsing import field
 
 from distill import runtime
 from distill.cli import parse, run
+from distill.deploy import is_bundle
 from distill.errors import UserError
 from distill.options import TaskOptions, option
 
@@ -103,6 +104,8 @@ def require_folder(folder: str) -> None:
         raise UserError("give the folder of a model: python tools/export.py FOLDER --data_dir ...")
     if not Path(folder).exists():
         raise UserError(f"{folder}: no such folder; give that of a finished model")
+    if is_bundle(folder):
+        raise UserError(f"{folder}: a bundle already; give the folder of the model that it was made of")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -114,7 +117,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     budgets = parity.budgets(args.max_logit_difference, args.min_agreement, args.max_metric_drop)
     runtime.start("cpu")
     from distill.data.readers import Rows
-    from distill.deploy import is_bundle
     from distill.encoders import inference
     from distill.files import disk_errors
     from distill.training import checkpoint
@@ -163,6 +165,20 @@ def read_run(folder: Path) -> dict[str, Any]:
     return found
 
 
+def trained_length(folder: str | Path) -> int:
+    """How many tokens a BERT read in its training, by its run.yaml; 128 where that does not say it."""
+    return read_run(Path(folder)).get("max_seq_length") or 128
+
+
+def trained_pair(run_settings: Mapping[str, Any]) -> bool | None:
+    """Whether a BERT, which would read both, was trained on two texts; None where its run.yaml does not say it."""
+    from distill.data.tasks import get_task
+
+    if run_settings.get("train_file"):
+        return True if run_settings.get("text_pair_column") else None
+    return get_task(run_settings["task_name"]).pair if run_settings.get("task_name") else None
+
+
 def load_real_rows(args: ExportArgs, run_settings: Mapping[str, Any]) -> "tuple[Task | None, Rows]":
     """The rows to compare, with their task where they are its dev rows: that of the flags, else that of the run."""
     import numpy as np
@@ -173,6 +189,8 @@ def load_real_rows(args: ExportArgs, run_settings: Mapping[str, Any]) -> "tuple[
     task = None
     if args.rows:
         path = Path(args.rows)
+        if path.suffix.lower() in (".csv", ".jsonl"):
+            raise UserError(f"--rows {path}: a text a line is read, or two with a TAB between; save it as .txt")
         pair = path.is_file() and b"\t" in path.read_bytes().partition(b"\n")[0]
         rows = read_unlabelled(path, pair)
     else:
@@ -221,9 +239,12 @@ def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows")
         source = open_sentence_encoder(folder, longest)
     else:
         source = open_bert(folder, longest, args.max_seq_length is not None, pair)
-    if source.settings["kind"] != "vectors" and source.settings["pair"] != pair:
-        needed = "two texts" if source.settings["pair"] else "one text"
-        raise UserError(f"{folder}: reads {needed}, rows of {rows.source} have {'two texts' if pair else 'one text'}")
+    reads_pairs = source.settings["pair"]
+    if args.rows and source.settings["reads"] == "bert" and (trained := trained_pair(run_settings)) is not None:
+        reads_pairs = trained
+    if source.settings["kind"] != "vectors" and reads_pairs != pair:
+        needed, there = ("two texts" if two else "one text" for two in (reads_pairs, pair))
+        raise UserError(f"{folder}: reads {needed}, rows of {rows.source} have {there}")
     own = source.settings.get("max_length") or sum(source.settings["max_lengths"]) - 1
     if args.max_seq_length not in (None, own):
         raise UserError(f"--max_seq_length {args.max_seq_length}: {folder} reads {own} tokens; leave the flag out")
@@ -364,6 +385,7 @@ def export(
     from distill.encoders import inference
     from distill.evaluation.metrics import score
     from distill.files import write_atomic
+    from tools.terminal import show
 
     def metric(outputs: np.ndarray) -> float:
         return score(outputs, np.asarray(rows.labels), task)[task.metric]
@@ -451,7 +473,7 @@ def export(
         [(len(chosen), [texts[row] for row in chosen]) for chosen in some],
     )
     steps = steps_table(gate.hops, latencies, task.metric if task and kind != "vectors" else None)
-    runtime.log(steps)
+    show(steps)
     write_atomic(place / "README.md", card(args, source, rows, steps, own["precision"], refused, place, texts[0]))
 
 
@@ -515,20 +537,24 @@ def card(
 
     folder = Path(args.folder)
     found, results = content(folder, "run.json"), content(folder, "results_eval.json")
-    teacher_path = args.teacher_path or read_run(folder).get("teacher_path")
+    run_settings = read_run(folder)
+    teacher_path = args.teacher_path or run_settings.get("teacher_path")
     teacher = content(Path(teacher_path).expanduser(), "results_eval.json") if teacher_path else {}
     script = re.search(r"(\w+)/\w+\.py", found.get("command", ""))
+    data = Path(run_settings["train_file"]).name if run_settings.get("train_file") else found.get("task")
     rows_seen = f", {found['train_rows']:,} training rows" if "train_rows" in found else ""
     lengths = source.settings.get("max_lengths") or [source.settings["max_length"]]
     reads = f"{'two texts' if source.settings['pair'] else 'one text'}, of {' and '.join(map(str, lengths))} tokens"
     facts = {
-        "Data": f"{found['task']}{rows_seen}" if "task" in found else "not recorded",
+        "Data": f"{data}{rows_seen}" if data else "not recorded",
         "Method": f"`{script[0]}`" if script else "not recorded",
         "Teacher": Path(teacher_path).name if teacher_path else "none recorded",
         "Reads": reads,
         "Predicts": ", ".join(source.labels) or {"number": "a number", "vectors": "a vector"}[source.settings["kind"]],
         "Precision": "; ".join([precision, *(f"not {name}, because {why}" for name, why in refused.items())]),
     }
+    if (threshold := source.settings.get("cascade_threshold")) is not None:
+        facts["Cascade"] = f"an answer with a probability of at most {threshold:g} is not sure; ask the teacher"
     hardware = runtime.hardware()
     limits = [
         "A longer text is cut off at the end, without a word.",
@@ -548,7 +574,7 @@ def card(
         f"{bundle.PADDLE}/": bundle.megabytes(*(place / bundle.PADDLE).iterdir()),
     }
     return bundle.card(
-        f"{found.get('task', folder.resolve().name)}, {script[1] if script else 'exported'}",
+        f"{data or folder.resolve().name}, {script[1] if script else 'exported'}",
         facts,
         scores_table(results, teacher, content(folder, "control.json")),
         f"{len(rows)} rows, each step held against an earlier one.\n\n{steps}",

@@ -55,7 +55,9 @@ class PredictArgs(RuntimeOptions):
     output_format: str | None = option(
         None, "of the output; without it as --output's suffix says, otherwise tsv", choices=OUTPUTS
     )
-    max_seq_length: int = option(128, "longest input of a BERT in tokens; a bundle's is settled", low=4)
+    max_seq_length: int | None = option(
+        None, "longest input of a BERT in tokens; without it that of its run.yaml, or 128", low=4
+    )
     batch_size: int = option(32, "rows a batch", alias="eval_batch_size", low=1)
 
 
@@ -108,12 +110,17 @@ def format_of(args: PredictArgs) -> str:
     return found
 
 
-def open_model(folder: str, batch_size: int = 32, max_length: int = 128, device: str = "auto") -> Model:
-    """The model of a bundle, without paddle, or of any other folder. Raises UserError when there is none."""
+def open_model(folder: str, batch_size: int = 32, max_length: int | None = None, device: str = "auto") -> Model:
+    """The model of a bundle, without paddle, or of any other folder, which reads as many tokens as in its training when
+    max_length is None. Raises UserError when there is none."""
     if not is_bundle(folder):
         return _folder(folder, batch_size, max_length, device)
     if device == "gpu":
         raise UserError("--device gpu: a bundle runs on the CPU; leave it out")
+    if max_length is not None:
+        raise UserError(
+            f"--max_seq_length {max_length}: a bundle reads as many tokens as its export settled; leave it out"
+        )
     return _bundle(folder, batch_size)
 
 
@@ -129,11 +136,12 @@ def _bundle(folder: str, batch_size: int) -> Model:
     )
 
 
-def _folder(folder: str, batch_size: int, max_length: int, device: str) -> Model:
+def _folder(folder: str, batch_size: int, max_length: int | None, device: str) -> Model:
     runtime.start(device)
     from models.predictor import open_folder
+    from tools.export import read_run, trained_length, trained_pair
 
-    predictor = open_folder(folder, max_length)
+    predictor = open_folder(folder, max_length or trained_length(folder))
     logits = predictor.logits
 
     def answers(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -143,7 +151,8 @@ def _folder(folder: str, batch_size: int, max_length: int, device: str) -> Model
         nonlocal logits
         logits = predictor.fastest(*columns(rows), batch_size)
 
-    return Model(predictor.pair, answers, many)
+    pair = trained_pair(read_run(Path(folder))) if predictor.pair is None else predictor.pair
+    return Model(pair, answers, many)
 
 
 def named(labels: Sequence[str], logits: "np.ndarray") -> list[dict[str, Any]]:
@@ -209,6 +218,8 @@ def _lines(name: str, stream: BinaryIO | None) -> Iterator[tuple[str, str]]:
 def _split(texts: Iterable[tuple[str, str]], pair: bool | None) -> Iterator[Row]:
     """The rows of texts, each after where it stands; the two of a pair have a TAB between."""
     for where, text in texts:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError(f"{where}: not UTF-8 text")
         row = [part.strip() for part in text.split("\t")]
         pair = len(row) > 1 if pair is None else pair
         if len(row) != 1 + pair or not all(row):

@@ -341,7 +341,10 @@ def _json_rows(
             value = within[key]
             if not isinstance(value, str | int | float):
                 raise UserError(f"{path}:{number}: '{name}' is neither text nor a number nor true or false")
-            values.append(value if isinstance(value, str) else json.dumps(value))
+            text = value if isinstance(value, str) else json.dumps(value)
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise UserError(f"{path}:{number}: '{name}' has half of a surrogate pair; write whole characters")
+            values.append(text)
         yield number, values
 
 
@@ -350,6 +353,8 @@ def json_object(path: str | Path, number: int, line: str) -> dict[str, object]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno})") from None
+    except (ValueError, RecursionError):  # more digits, or more brackets in each other, than Python takes
+        raise UserError(f"{path}:{number}: JSON with a number too long or nested too deeply") from None
     if not isinstance(row, dict):
         raise UserError(f'{path}:{number}: not a JSON object such as {{"text": "...", "label": "..."}}')
     return row

@@ -121,10 +121,12 @@ def quantise(path: Path, quantised: Path) -> int:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    model = onnx.load(str(path))
+    _copy_shared_weights(model)
     logging.disable(logging.WARNING)  # it recommends what `save_onnx` has done
     try:
         # A scale for each column of the weights halves the error and takes no time.
-        quantize_dynamic(str(path), str(quantised), weight_type=QuantType.QInt8, per_channel=True)
+        quantize_dynamic(model, str(quantised), weight_type=QuantType.QInt8, per_channel=True)
     finally:
         logging.disable(logging.NOTSET)
     nodes = onnx.load(str(quantised), load_external_data=False).graph.node
@@ -133,6 +135,19 @@ def quantise(path: Path, quantised: Path) -> int:
         quantised.unlink()
         raise UserError("int8: not one matrix product of this model was quantised; export it as fp32")
     return integer
+
+
+def _copy_shared_weights(model: onnx.ModelProto) -> None:
+    """Give each recurrent layer weights of its own: of two that share them, as those of a pair's texts do, ONNX Runtime
+    quantises the first and breaks the second."""
+    weights, taken = {weight.name: weight for weight in model.graph.initializer}, set()
+    for number, node in enumerate(model.graph.node):
+        for slot, name in enumerate(node.input if _lengths_slot(node) is not None else ()):
+            if name in weights and name in taken:
+                copy = model.graph.initializer.add()
+                copy.CopyFrom(weights[name])
+                copy.name = node.input[slot] = f"{name}.{number}"
+            taken.add(name)
 
 
 def open_onnx(path: Path) -> Pass:

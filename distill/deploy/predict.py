@@ -16,6 +16,7 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 import sys
 import unicodedata
@@ -368,17 +369,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", default=Path(__file__).resolve().parent, help="of the bundle; this file's without")
     parser.add_argument("--self_test", action="store_true", help="compare the folder with what was exported")
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the locale; bytes of an argument come out as they are
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         predictor = Predictor(args.folder)
         if args.self_test:
             print(predictor.self_test())
             return 0
-        lines = args.texts or io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n")
+        lines = args.texts or io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="\n")
         texts = (line.rstrip("\r\n") for line in lines)
         while part := list(itertools.islice(texts, 256)):
             for line in _lines(predictor, part):
                 print(line)
             sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (BundleError, UnicodeDecodeError) as error:
         why = error if isinstance(error, BundleError) else f"standard input is not UTF-8 text ({error})"
         print(f"error: {why}", file=sys.stderr)

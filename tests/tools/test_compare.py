@@ -212,6 +212,8 @@ def test_refusals(home, flags, tmp_path):
     (tmp_path / "broken.yaml").write_text("models: [\n")
     (tmp_path / "other.json").write_text("{}")
     bare = make_bert_folder(tmp_path / "bare", layers=1)
+    other = shutil.copytree(home / "lstm", tmp_path / "other")
+    (other / "run.json").write_text('{"task": "MNLI"}')
     for more, expected in (
         ((), "give a YAML of the models, or --folders"),
         ((tmp_path / "none.yaml",), "none.yaml: no such file"),
@@ -219,6 +221,7 @@ def test_refusals(home, flags, tmp_path):
         ((tmp_path / "other.json",), "other.json: not a comparison"),
         (("--folders", home / "lstm", home / "lstm"), "--folders: a folder is given twice"),
         (("--folders", home / "lstm", bare), "results_eval.json: no such file; evaluate the model first"),
+        (("--folders", home / "lstm", other), "other: a run for MNLI, not for SST-2; name that of SST-2, or pass"),
     ):
         assert expected in refused(compare.main, flags(*more), tmp_path)
 

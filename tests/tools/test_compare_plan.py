@@ -56,7 +56,7 @@ def test_flags_are_taken_by_the_recipes_own_parser(name):
 
 
 def test_placeholders():
-    assert SHIPPED["kd"].words(6, TEACHER)[:2] == ["--student_layers", "6"]
+    assert SHIPPED["theseus"].words(6, TEACHER)[:2] == ["--student_layers", "6"]
     assert "2,4,6,8,10,12" in SHIPPED["tinybert"].words(6, TEACHER)
     words = SHIPPED["distill_lstm"].words(2, {"num_hidden_layers": 4, "hidden_size": 128})
     assert words[words.index("--emb_dim") + 1] == "128" and words[words.index("--lazy_embeddings") + 1] == "true"
@@ -93,7 +93,7 @@ def test_all_that_fit_the_task():
 def test_methods_that_cannot_be(methods, expected):
     with pytest.raises(UserError, match=expected):
         chosen(TABLE, methods, False, True, 1)
-    with pytest.raises(UserError, match="none of them can be used here"):
+    with pytest.raises(UserError, match="none of them can be used here .pairs: for tasks of two texts only."):
         chosen({"pairs": TABLE["pairs"]}, "all", False, True, 1)
 
 
@@ -106,6 +106,12 @@ def test_methods_that_cannot_be(methods, expected):
         ("kd: {script: a, colour: b}", "`kd`: it has a script"),
         ("kd: {script: a, label: X}\nk2: {script: a, label: X}", "`k2`: it needs a name .* and a label of its own"),
         ("a/b: {script: a}", "`a/b`: it needs a name without spaces"),
+        ("kd: {script: a, flags: [T]}", "`kd`: flags are {name: value}, least_layers a number"),
+        ("kd: {script: a, least_layers: two}", "`kd`: flags are {name: value}, least_layers a number"),
+        (
+            "kd: {script: a, flags: {T: '{layer}'}}",
+            r"`kd`: T: {layer}: there are {layers}, {spread} and {embedding}, no",
+        ),
     ],
 )
 def test_tables_that_are_none(text, expected, tmp_path):
@@ -211,16 +217,34 @@ def test_a_killed_plan_goes_on_where_it_was(launched, tmp_path):
 
 
 def test_other_settings_and_other_content_are_refused(tmp_path):
-    Plan(tmp_path / "a", {"seeds": 1, "budget_minutes": 5.0})
+    settings = {"teachers": ["0eab"], "methods": {"kd": "--T 1", "pkd": "--T 2"}, "seeds": 1, "budget_minutes": 5.0}
+    Plan(tmp_path / "a", settings)
+    (tmp_path / "a" / "students").mkdir()
     before = tree(tmp_path)
-    with pytest.raises(UserError, match="holds another comparison .seeds 1 there, 2 now.; choose another"):
-        Plan(tmp_path / "a", {"seeds": 2, "budget_minutes": 5.0})
+    other = {"teachers": ["b2a8"], "methods": {"kd": "--T 3", "virt": "--T 2"}, "seeds": 2, "budget_minutes": 5.0}
+    with pytest.raises(UserError) as error:
+        Plan(tmp_path / "a", other)
+    assert str(error.value) == (
+        f"--output_dir {tmp_path / 'a'}: holds another comparison (other teachers; other flags of kd; methods kd,pkd "
+        "there, kd,virt now; seeds 1 there, 2 now); choose another --output_dir"
+    )
     assert tree(tmp_path) == before
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no comparison"):
         Plan(tmp_path / "b", {})
     assert os.listdir(tmp_path / "b") == ["thesis.txt"]
+
+
+def test_a_folder_in_which_nothing_was_trained_takes_other_settings(launched, tmp_path):
+    launched.broken.append("one")
+    plan = Plan(tmp_path, {"teachers": ["wrong"]})
+    plan.fix_steps([ONE], 5, 0.0)
+    with pytest.raises(UserError):
+        plan.train(ONE, [], 1)
+    launched.broken.clear()
+    plan = Plan(tmp_path, {"teachers": ["right"]})
+    assert plan.steps == {} and json.loads((tmp_path / "plan.json").read_text())["settings"] == {"teachers": ["right"]}
 
 
 # Processes

@@ -242,6 +242,14 @@ def test_regression_has_none_of_these():
 # The page
 
 
+def test_what_belongs_together_stays_on_a_line(made):
+    text = made[2].read_text(encoding="utf-8")
+    assert '<span class="whole">--max_p95_ms 4</span>, <span class="whole">--max_drop 12</span>' in text
+    assert "(95\u00a0% interval over rows" in text and not re.search(r"\d %", text)
+    tie = students.student_cells(made[0]["students"][1] | {"mark": "tie"}, False)[4]
+    assert re.fullmatch(r"\d\d\.\d ≈ \(\d\d\.\d to \d\d\.\d\)", tie)
+
+
 def test_the_page_is_self_contained_and_texts_are_escaped(made):
     text = made[2].read_text(encoding="utf-8")
     assert "<script" not in text and "&lt;script&gt;" in text and "&lt;img src=&quot;http://example.org" in text
@@ -253,11 +261,16 @@ def test_the_page_is_self_contained_and_texts_are_escaped(made):
 
 
 def test_the_page_of_a_regression_says_so(made, tmp_path):
-    result = made[0] | {"task": "STS-B", "metric": "pearson_spearman", "choice": None}
+    result = made[0] | {"task": "own", "metric": "pearson_spearman", "choice": None}
     pictures = write_report(result, {}, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    share, number = f"{100 * made[0]['students'][0]['agreement']:.1f}", f"{made[0]['students'][0]['agreement']:.3f}"
+    assert f"<span>{number}</span>" in text and "Pearson&#x27;s correlation of its answers" in text
+    shares = made[2].read_text(encoding="utf-8")
+    assert f"<span>{share}\u00a0%</span>" in shares and "Pearson" not in shares
     assert (
-        "STS-B asks for a score" in text
+        "The task asks for a score" in text
+        and "<h1>Students of one teacher on your own data</h1>" in text
         and "Flips:" not in text
         and [p.name for p in pictures] == ["score_latency.png"]
     )
@@ -276,9 +289,13 @@ def test_pictures_and_the_board(made, tmp_path):
     write_board(made[0], made[3], tmp_path / "vdl_log")  # anew, not twice
     assert sorted(path.name for path in (tmp_path / "vdl_log").iterdir()) == ["bilstm", "kd", "report", "tinybert"]
     (log,) = (tmp_path / "vdl_log" / "report").iterdir()
-    tags = LogReader(file_path=str(log)).get_tags()
+    reader = LogReader(file_path=str(log))
+    tags = reader.get_tags()
     assert set(tags["image"]) == {f"comparison/{name}" for name in names}
-    assert tags["text"][:2] == ["comparison/01", "comparison/02"]
+    students_said = [f"comparison/{name}" for name in ("teacher", "kd", "bilstm", "tinybert")]
+    assert tags["text"] == [*students_said, *(f"notes/{number}" for number in range(1, 6))]
+    text = reader.get_data("text", "comparison/kd")[0].text.encoded_text_string
+    assert text.startswith("model: KD; layers: 3; parameters: 10 M; MB: 40; dev accuracy: 8") and "*" not in text
     (log,) = (tmp_path / "vdl_log" / "kd").iterdir()
     reader = LogReader(file_path=str(log))
     assert reader.get_data("scalar", "comparison/accuracy")[0].value == pytest.approx(

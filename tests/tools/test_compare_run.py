@@ -217,10 +217,18 @@ def test_a_recipe_that_fails_is_named_with_its_command(home, tmp_path):
         (("--max_steps", 1, "--student_layers", 3), "--student_layers 3: the teacher's 4 layers"),
         (("--max_steps", 1, "--recipes", "none.yaml"), "none.yaml: no such file"),
         (("--max_steps", 1, "--teacher", "nowhere"), "nowhere"),
+        (
+            ("--max_steps", 1, "--task_name", "STS-B"),
+            "teacher: its head has 2 outputs, STS-B needs 1; pass a model that",
+        ),
+        (("--max_steps", 1, "--max_seq_length", 65), "reads at most 64 tokens"),
+        (("--max_steps", 1, "--pair_teacher", "HOME/teacher"), "teacher: not a teacher such as virt/run_classifier"),
+        (("--max_steps", 1, "--teacher", "HOME/pairs"), "pairs: not a teacher such as glue/run_glue.py makes; that is"),
         (("--max_steps", 1, "--folders", "a"), "give a YAML of the models, or --folders, or --teacher"),
     ],
 )
 def test_refusals(more, expected, home, tmp_path):
+    more = [str(word).replace("HOME", str(home)) for word in more]
     assert expected in refused(compare.main, flags(home, tmp_path / "out", *more), tmp_path)
 
 

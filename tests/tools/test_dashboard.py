@@ -128,7 +128,7 @@ def logs(tmp_path_factory):
         "score": {"mean": 0.875, "seeds": [1, 2]}, "control": {"mean": 0.0625}, "latency_ms": {"p50": 1.5, "p95": 2.5},
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(board, "markdown", lambda result: "the student keeps 98.5 %")
+        patch.setattr(board, "texts", lambda result: {"comparison/kd": "the student keeps 98.5 %"})
         result = {"metric": "accuracy", "students": [student]}
         board.write_board(result, [folder / "chart.png"], folder / "comparison")
     return folder

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -122,6 +123,27 @@ def test_a_teacher_classifies_texts_and_pairs(bert, capsys):
 def test_a_text_longer_than_the_model_is_cut(bert):
     long = predict.classify(str(bert), ["good film " * 100, "good film " * 40])
     assert [line.split("\t")[:2] for line in long] == [long[0].split("\t")[:2]] * 2
+
+
+def test_as_many_tokens_are_read_as_in_training(bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "trained")
+    (folder / "run.yaml").write_text("max_seq_length: 5\ntask_name: SST-2\n")
+    short, long = "good film is\t", "good film is bad\t"
+    assert open_folder(bert).logits(["good film is"], None, 1) != pytest.approx(
+        open_folder(bert).logits(["good film is bad"], None, 1), abs=1e-3
+    )
+    answers = predict.classify(str(folder), [short.strip(), long.strip()])
+    assert answers[0].split("\t")[:2] == answers[1].split("\t")[:2]
+    assert predict.classify(str(bert), [long.strip()])[0].split("\t")[:2] != answers[1].split("\t")[:2]
+    # Nor two texts where it has learnt from one.
+    with pytest.raises(UserError, match="one text without a TAB needed"):
+        predict.classify(str(folder), ["a film\ta movie"])
+    for settings in ("task_name: MNLI\n", "train_file: a.csv\ntext_pair_column: b\ntask_name: SST-2\n"):
+        (folder / "run.yaml").write_text(settings)
+        with pytest.raises(UserError, match="two texts with a TAB between needed"):
+            predict.classify(str(folder), ["a film"])
+    (folder / "run.yaml").write_text("train_file: a.csv\ntask_name: SST-2\n")  # may have found the columns of two
+    assert len(predict.classify(str(folder), ["a film"])) == len(predict.classify(str(folder), ["a\tb"])) == 1
 
 
 def test_classes_without_names_are_called_by_their_numbers(tmp_path):
@@ -438,6 +460,7 @@ def test_flags_that_do_not_go_together(bundle, tmp_path, monkeypatch):
         (["a", "--output", str(tmp_path / "out.csv")], "the suffix does not tell the format; use .tsv or .jsonl"),
         (["--input", str(tmp_path / "a.tsv"), "--output", str(tmp_path / "." / "a.tsv")], "is the input; name another"),
         (["--input", str(tmp_path / "b.tsv")], "b.tsv: no such file"),
+        (["a", "--max_seq_length", "16"], "--max_seq_length 16: a bundle reads as many tokens as its export settled"),
     ):
         with pytest.raises(UserError, match=expected):
             predict.main([str(bundle), *argv])
@@ -453,6 +476,17 @@ def test_flags_that_do_not_go_together(bundle, tmp_path, monkeypatch):
 
 def test_the_output_is_utf_8_whatever_the_locale(bundle, tmp_path):
     (tmp_path / "a.txt").write_text("un café à Paris 很好\n", encoding="utf-8")
-    done = run_script(bundle, "--input", tmp_path / "a.txt", "--output", tmp_path / "out.tsv",
-                      env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})  # fmt: skip
-    assert done.returncode == 0 and "很好" in (tmp_path / "out.tsv").read_text(encoding="utf-8")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for more in (["--output", tmp_path / "out.tsv"], []):
+        done = run_script(bundle, "--input", tmp_path / "a.txt", *more, env=environment)
+        said = (tmp_path / "out.tsv").read_text(encoding="utf-8") if more else done.stdout
+        assert done.returncode == 0 and "很好" in said
+
+
+def test_an_argument_that_is_no_text(bundle, tmp_path):
+    done = subprocess.run(
+        [sys.executable, predict.__file__, str(bundle), b"caf\xe9", "--output", str(tmp_path / "out.jsonl")],
+        capture_output=True,
+    )
+    assert done.returncode == 2 and done.stderr == b"error: 'caf\\udce9': not UTF-8 text\n"
+    assert not list(tmp_path.iterdir())

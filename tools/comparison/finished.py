@@ -53,6 +53,19 @@ def of_folders(folders: Sequence[str], task: str) -> list[dict[str, Any]]:
     ]
 
 
+def require_results(models: Sequence[dict[str, Any]]) -> None:
+    """Raises UserError for a run without results, and for one of another task: its score would be in a wrong column."""
+    for model in models:
+        for task, folder in model["runs"].items():
+            result_of(Path(folder))
+            facts = Path(folder) / "run.json"
+            of = read_json(facts).get("task", task) if facts.is_file() else task
+            if of != task:
+                raise UserError(
+                    f"{folder}: a run for {of}, not for {task}; name that of {task}, or pass --task_name {of}"
+                )
+
+
 def arms(folder: Path) -> tuple[list[Path], list[Path]]:
     """Runs of all seeds of the model in `folder`, and its control arms."""
     control = folder / "control"

@@ -82,11 +82,19 @@ def read_recipes(path: str | Path) -> dict[str, Recipe]:
     for name, entry in table.items():
         if not isinstance(entry, dict) or "script" not in entry or not set(entry) <= _KEYS:
             raise UserError(f"{path}: `{name}`: it has a script and may have {', '.join(sorted(_KEYS - {'script'}))}")
-        pairs, least = entry.get("teacher") == "pairs", int(entry.get("least_layers", 1))
+        pairs, least = entry.get("teacher") == "pairs", entry.get("least_layers", 1)
         label, flags = str(entry.get("label", name)), entry.get("flags") or {}
+        if not isinstance(flags, dict) or not isinstance(least, int):
+            raise UserError(f"{path}: `{name}`: flags are {{name: value}}, least_layers a number")
+        for flag, value in flags.items():
+            try:
+                _spelled(value).format(layers=1, spread="1", embedding=1)
+            except (KeyError, IndexError, ValueError):
+                known = "{layers}, {spread} and {embedding}"
+                raise UserError(f"{path}: `{name}`: {flag}: {value}: there are {known}, no others") from None
         if not re.fullmatch(r"[\w.-]+", str(name)) or label in {other.label for other in found.values()}:
             raise UserError(f"{path}: `{name}`: it needs a name without spaces, for its folder, and a label of its own")
-        found[str(name)] = Recipe(str(name), label, ROOT / entry["script"], flags, pairs, least)
+        found[str(name)] = Recipe(str(name), label, ROOT / str(entry["script"]), flags, pairs, least)
     return found
 
 
@@ -105,7 +113,8 @@ def chosen(
         name, why = next(iter(refused.items()))
         raise UserError(f"--methods {methods}: {name}: {why}")
     if len(refused) == len(wanted):
-        raise UserError(f"--methods {methods}: none of them can be used here")
+        why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise UserError(f"--methods {methods}: none of them can be used here ({why})")
     return [recipes[name] for name in wanted if name not in refused], refused
 
 
@@ -132,30 +141,26 @@ def task_words(options: TaskOptions, leave_out: Collection[str] = ()) -> list[st
 class Plan:
     """plan.json of a comparison's folder: its settings, the seconds of a step, the steps, and what is finished.
 
-    A folder whose settings are the same is continued. Raises UserError for one with other settings, and for one that
-    holds something else.
+    A folder whose settings are the same is continued. Raises UserError for one with students of other settings, and for
+    one that holds something else.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self._path = folder, folder / "plan.json"
         if self._path.is_file():
             self._state: dict[str, Any] = read_json(self._path)
-            there = self._state["settings"]
-            differing = [
-                f"{name} {there.get(name)} there, {settings.get(name)} now"
-                for name in {**there, **settings}
-                if there.get(name) != settings.get(name)
-            ]
-            if differing:
+            differing = _differences(self._state["settings"], settings)
+            if not differing:
+                return
+            if (folder / "students").exists():
                 raise UserError(
                     f"--output_dir {folder}: holds another comparison ({'; '.join(differing)}); choose another "
                     "--output_dir"
                 )
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"--output_dir {folder}: is not empty and holds no comparison; choose another --output_dir")
-        else:
-            self._state = {"settings": dict(settings), "seconds_a_step": {}, "steps": {}, "minutes": {}, "finished": []}
-            self._write()
+        self._state = {"settings": dict(settings), "seconds_a_step": {}, "steps": {}, "minutes": {}, "finished": []}
+        self._write()
 
     def _write(self) -> None:
         write_json(self._path, self._state)
@@ -212,6 +217,25 @@ class Plan:
             self._write()
         self._state["finished"].append(recipe.name)
         self._write()
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what a plan's settings differ: values where they are short, methods by their names."""
+    found = []
+    for name in {**there, **now}:
+        before, after = there.get(name), now.get(name)
+        if before == after:
+            continue
+        if name == "methods" and before and after:
+            found += [
+                f"other flags of {method}" for method in before if before[method] != after.get(method, before[method])
+            ]
+            before, after = ",".join(before), ",".join(after)
+        if name in ("teachers", "rows"):
+            found.append(f"other {name}")
+        elif before != after:
+            found.append(f"{name} {before} there, {after} now")
+    return found
 
 
 def training_seconds(folder: Path) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from distill.files import write_atomic
 from tools.comparison import pictures
-from tools.comparison.students import explanations, heads, student_cells
+from tools.comparison.students import explanations, heads, of_numbers, student_cells
 
 _STYLE = """
 :root { color-scheme: light; --line: #d9dee5; --soft: #f4f6f9; --ink: #1c2733; --faint: #5b6875; --good: #0a6b3d;
@@ -29,6 +29,7 @@ p, li { max-width: 46rem }
 .faint, figcaption { color: var(--faint); font-size: .9rem }
 .choice { background: var(--soft); border-left: 4px solid var(--good); padding: .6rem .9rem; margin: 1rem 0 }
 .choice.none { border-color: var(--bad) }
+.whole { white-space: nowrap }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
@@ -71,7 +72,8 @@ def write_report(result: Mapping[str, Any], analysis: Mapping[str, Any], path: P
 
 def page(result: Mapping[str, Any], analysis: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
     """The HTML; drawn: the pictures' SVG by name."""
-    title = f"Students of one teacher on {result['task']}"
+    data = "your own data" if result["task"] == "own" else result["task"]
+    title, rows = f"Students of one teacher on {data}", (result["teacher"], *result["students"])
     lines = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -79,27 +81,27 @@ def page(result: Mapping[str, Any], analysis: Mapping[str, Any], drawn: Mapping[
         f"<h1>{_text(title)}</h1>",
         f'<p class="faint">{result["rows"]} dev rows, {_text(result["metric"])}; {_text(_machine(result))}.</p>',
         *_choice(result),
-        '<div id="students">' + _table(heads(result), map(_student, (result["teacher"], *result["students"])), "cards"),
+        '<div id="students">' + _table(heads(result), [_student(row, of_numbers(result)) for row in rows], "cards"),
         "</div>",
-        *(f'<p class="faint">{_text(line)}</p>' for line in explanations(result)),
+        *(f'<p class="faint">{_line(line)}</p>' for line in explanations(result)),
     ]
     lines += ["<h2>Score and latency</h2>", _figure(drawn["score_latency"], "Score against latency", "chart")]
     if analysis:
         lines += [*_cascades(analysis, drawn), *_flips(analysis), *_calibration(analysis, drawn)]
     else:
-        lines.append(f"<p>{_text(result['task'])} asks for a score: flips, calibration and cascades need classes.</p>")
+        lines.append("<p>The task asks for a score: flips, calibration and cascades need classes.</p>")
     lines += [
         "<h2>How this was made</h2>",
-        f"<p><code>{_text(result['command'])}</code></p>",
+        f"<p><code>{_line(result['command'])}</code></p>",
         f'<p class="faint">{_text(", ".join(f"{k} {v}" for k, v in result["versions"].items()))}</p>',
     ]
     return "\n".join([*lines, "</body></html>", ""])
 
 
-def _student(row: Mapping[str, Any]) -> list[str]:
+def _student(row: Mapping[str, Any], correlation: bool) -> list[str]:
     """The cells, intervals small."""
-    first, *others = student_cells(row, bold=("<b>", "</b>"), escape=html.escape)
-    shown = [re.sub(r"(\([^)]*\))", r"<small>\1</small>", cell) for cell in others]
+    first, *others = student_cells(row, correlation, bold=("<b>", "</b>"), escape=html.escape)
+    shown = [re.sub(r"(\([^)]*\)):?", r"<small>\1</small>", cell).replace(" %", "\u00a0%") for cell in others]
     return [first, *(f"<span>{cell}</span>" if cell else "" for cell in shown)]
 
 
@@ -109,8 +111,8 @@ def _choice(result: Mapping[str, Any]) -> list[str]:
         return []
     first, *rest = choice["said"]
     kind = "choice" if choice["chosen"] else "choice none"
-    broken = "".join(f"<li>{_text(line)}</li>" for line in rest)
-    return [f'<div class="{kind}"><b>{_text(first)}</b>' + (f"<ul>{broken}</ul>" if rest else "") + "</div>"]
+    broken = "".join(f"<li>{_line(line)}</li>" for line in rest)
+    return [f'<div class="{kind}"><b>{_line(first)}</b>' + (f"<ul>{broken}</ul>" if rest else "") + "</div>"]
 
 
 def _cascades(analysis: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
@@ -140,7 +142,7 @@ def _flips(analysis: Mapping[str, Any]) -> list[str]:
     lines = [
         "<h2>Flips: the teacher is right and the student wrong</h2>",
         '<p class="faint">Of the student of the first seed. Gained are the rows that only the student has right; '
-        "shares with Wilson's 95 % interval.</p>",
+        "shares with Wilson's 95\u00a0% interval.</p>",
     ]
     counted = [g for found in analysis.values() for groups in found["flips"]["groups"].values() for g in groups]
     widest = max(g["lost"] / g["rows"] for g in counted) or 1  # one scale for all students
@@ -148,7 +150,7 @@ def _flips(analysis: Mapping[str, Any]) -> list[str]:
         flips = found["flips"]
         body = [
             [
-                _text(f"{kind}: {g['name']}").replace(" %", "\u00a0%"), str(g["rows"]), str(g["lost"]),
+                _text(f"{kind}: {g['name']}"), str(g["rows"]), str(g["lost"]),
                 f"{_percent(g['lost'] / g['rows'])} <small>({100 * g['low']:.0f} to {100 * g['high']:.0f})</small>",
                 str(g["gained"]), f'<span style="width:{100 * g["lost"] / g["rows"] / widest:.0f}%"></span>',
             ]
@@ -224,4 +226,10 @@ def _percent(share: float) -> str:
 
 
 def _text(value: str) -> str:
-    return html.escape(str(value))
+    """Escaped, each % on the line of its number."""
+    return html.escape(str(value)).replace(" %", "\u00a0%")
+
+
+def _line(value: str) -> str:
+    """As `_text`, each flag on one line with its dashes and its number."""
+    return re.sub(r"--\w+( [\d.]+\b)?", r'<span class="whole">\g<0></span>', _text(value))

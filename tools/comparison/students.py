@@ -29,6 +29,7 @@ _WORDS: dict[str, dict[str, Any]] = {
         "times": "Latency: one text at a time through eager paddle, the same {rows} rows, all models in one run on "
         "{cores} cores, in turn, median of {rounds}. Training: minutes of one seed's steps, data and live teacher "
         "included.",
+        "correlation": "Agrees with teacher: Pearson's correlation of its answers with the teacher's.",
         "of_pairs": "{labels} learns from a teacher of its own, {pair_teacher}, and is compared with the first.",
         "left_out": "Left out: {left_out}.",
     },
@@ -49,6 +50,7 @@ _WORDS: dict[str, dict[str, Any]] = {
         "仅标签是对照组，即同样的学生、初始化、步数和批次，但没有教师。",
         "times": "延迟：逐条，动态图 paddle，相同的 {rows} 条，所有模型在同一次运行中轮流测量，{cores} 核，"
         "取 {rounds} 次的中位数。训练：一个种子各步所用分钟，含数据和教师的实时计算。",
+        "correlation": "与教师一致：其回答与教师回答的皮尔逊相关系数。",
         "of_pairs": "{labels} 向自己的教师 {pair_teacher} 学习，并与表中的教师比较。",
         "left_out": "未比较：{left_out}。",
     },
@@ -60,24 +62,31 @@ def heads(result: Mapping[str, Any], language: str = "en") -> list[str]:
     return [head.format(metric=result["metric"]) for head in _WORDS[language]["heads"]]
 
 
+def of_numbers(result: Mapping[str, Any]) -> bool:
+    """Whether the task asks for numbers: agreement with the teacher then is Pearson's correlation."""
+    return bool(result["metric"] == "pearson_spearman")
+
+
 def student_cells(
     row: Mapping[str, Any],
+    correlation: bool,
     language: str = "en",
     bold: tuple[str, str] = ("**", "**"),
     escape: Callable[[str], str] = str,
 ) -> list[str]:
-    """The cells of a row, those of the teacher empty where it is compared with itself."""
+    """The cells of a row, those of the teacher empty where it is compared with itself; correlation: `of_numbers`."""
     words, score, times = _WORDS[language], row["score"], row["latency_ms"]
     label = row["label"] if "method" in row else words["teacher"]
     shown = f"{100 * score['mean']:.1f}"
     if row.get("mark") == "best":
         shown = bold[0] + shown + bold[1]
-    shown += f" ({100 * score['low']:.1f} to {100 * score['high']:.1f})" + (f" {TIE}" * (row.get("mark") == "tie"))
+    shown += f" {TIE}" * (row.get("mark") == "tie") + f" ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
     cells = [escape(label), str(row["layers"]), f"{row['parameters'] / 1e6:.3g} M", f"{row['bytes'] / 1e6:.3g}", shown]
     if "method" in row:
         verdict = words["verdicts"][row["control"]["verdict"]]
         alone = f"{points(row['control'])}: {verdict}"
-        cells += [points(row["to_teacher"]), alone, f"{100 * row['agreement']:.1f} %"]
+        same = f"{row['agreement']:.3f}" if correlation else f"{100 * row['agreement']:.1f} %"
+        cells += [points(row["to_teacher"]), alone, same]
     else:
         cells += [""] * 3
     cells += [f"{times['p50']:.2f}", f"{times['p95']:.2f}"]
@@ -96,7 +105,8 @@ def explanations(result: Mapping[str, Any], language: str = "en") -> list[str]:
     words, plan = _WORDS[language], result["plan"]
     facts = {"rows": result["rows"], "cores": result["hardware"]["cores"], **plan}
     budget = words["budget"].format(**facts) if plan["minutes"] else words["steps"].format(**facts)
-    lines = [words[name].format(**facts) for name in ("score", "differences", "times")]
+    said = ("score", "differences", *(["correlation"] if of_numbers(result) else []), "times")
+    lines = [words[name].format(**facts) for name in said]
     if plan["of_pairs"]:
         lines.append(words["of_pairs"].format(labels=", ".join(plan["of_pairs"]), **facts))
     if plan["left_out"]:
@@ -110,7 +120,7 @@ def markdown(result: Mapping[str, Any], language: str = "en") -> str:
     names = heads(result, language)
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for row in (result["teacher"], *result["students"]):
-        lines.append("| " + " | ".join(student_cells(row, language)) + " |")
+        lines.append("| " + " | ".join(student_cells(row, of_numbers(result), language)) + " |")
     said = explanations(result, language)
     return "\n".join([*lines, "", *(f"*{line}*  " for line in said[:-1]), f"*{said[-1]}*"])
 

@@ -144,7 +144,10 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><title>Models compared</title>',
-        "<style>table {border-collapse: collapse} th, td {border: 1px solid #999; padding: 2px 8px}</style></head>",
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        "<style>body {font: 15px/1.5 system-ui, sans-serif; color: #1c2733; margin: 1rem; max-width: 60rem}",
+        "table {border-collapse: collapse} th, td {border: 1px solid #b8c0ca; padding: 2px 8px; text-align: left}",
+        "</style></head>",
         "<body>",
         "<table>",
         "<thead><tr>",

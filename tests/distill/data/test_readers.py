@@ -91,6 +91,9 @@ def test_jsonl_values_by_key(write):
         ('{"q": null}', "'q' is neither text nor a number nor true or false"),
         ('{"q": ["b"]}', "'q' is neither text nor a number nor true or false"),
         ('\n{"q": "b"}', "the row is empty"),
+        ('{"q": "half \\ud83d"}', "'q' has half of a surrogate pair; write whole characters"),
+        ('{"q": ' + "9" * 5000 + "}", "JSON with a number too long or nested too deeply"),
+        ('{"q": ' + "[" * 100_000, "JSON with a number too long or nested too deeply"),
     ],
 )
 def test_jsonl_refusals_name_the_row(write, line, message):

@@ -1,11 +1,13 @@
 """A bundle serves without Paddle and notices what was changed in it."""
 
 import json
+import os
 import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -98,6 +100,24 @@ def test_it_serves_without_paddle(made):
     assert [line.rpartition("\t")[2] for line in done.stdout.decode().splitlines()] == many and not done.stderr
     done = subprocess.run([sys.executable, str(made[0] / "predict.py")], input=b"a \xff film\n", capture_output=True)
     assert done.returncode == 1 and done.stderr.startswith(b"error: standard input is not UTF-8 text")
+
+
+def test_any_locale_and_readers_that_have_enough(folder):
+    """Text comes out as it went in, without the BOM of a file; `| head -1` is no failure."""
+    command = [sys.executable, str(folder / "predict.py")]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    for given in ("\ufeff很好\r\n".encode(), "很好\n".encode()):
+        done = subprocess.run(command, input=given, capture_output=True, env=environment)
+        assert done.stdout.decode().rpartition("\t")[2] == "很好\n" and (done.returncode, done.stderr) == (0, b"")
+    done = subprocess.run([*command, b"caf\xe9"], capture_output=True, env=environment)
+    assert done.stdout.endswith(b"\tcaf\xe9\n") and (done.returncode, done.stderr) == (0, b"")
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+        process.stdin.write(b"a good film\n" * 256)
+        process.stdin.flush()
+        assert process.stdout.readline().endswith(b"\ta good film\n")
+        process.stdout.close()
+        process.communicate(b"a good film\n" * 20_000)
+        assert process.returncode == 0
 
 
 def swapped(folder):

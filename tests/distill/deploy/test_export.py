@@ -126,6 +126,10 @@ def test_a_recurrent_layer_reads_no_padding(pair, layers, tmp_path):
     assert max(differences(graph, inference.open_static(prefix), batches)) < 1e-5
     wider = {name: np.pad(v, ((0, 0), (0, 7))) if v.ndim == 2 else v for name, v in batches[2].items()}
     assert np.abs(run(wider)[0] - run(batches[2])[0]).max() < 1e-6
+    export.quantise(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "int8.onnx")).graph.node]
+    assert kinds.count("DynamicQuantizeLSTM") == layers * (1 + pair) and "LSTM" not in kinds
+    assert 0 < max(differences(graph, export.open_onnx(tmp_path / "int8.onnx"), batches)) < 0.1
 
 
 def test_without_the_lengths_nothing_is_exported(tmp_path):

@@ -1,5 +1,6 @@
 """What a hop may change, in numbers that can be checked by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -21,10 +22,17 @@ def test_a_hop_of_classes():
     hop = compare("int8", "onnx", {"onnx": WAS, "int8": NOW}, "classes", right)
     assert (hop.difference, hop.agreement, hop.metric, hop.drop) == (0.75, 0.75, 0.5, 0.25)
     assert hop.breach(Budget(0.75, 0.75, 0.25)) is None
-    assert hop.breach(Budget(0.7, 0.75, 0.25)) == "hop onnx -> int8: outputs differ by 0.75, allowed are 0.7"
+    assert hop.breach(Budget(0.7, 0.75, 0.25)) == "hop onnx -> int8: outputs differ by 0.75, allowed is 0.7"
     assert hop.breach(Budget(0.75, 0.8, 0.2)) == (
-        "hop onnx -> int8: agreement is 0.7500, needed is 0.8; the metric falls by 0.2500, allowed are 0.2"
+        "hop onnx -> int8: agreement is 0.7500, needed is 0.8; the metric falls by 0.2500, allowed is 0.2"
     )
+
+
+def test_a_drop_as_large_as_its_budget_is_none_too_large():
+    """0.81 - 0.805 is 0.0050000000000000044."""
+    hop = compare("bf16", "static", {"static": WAS, "bf16": NOW}, "classes", right)
+    hop = dataclasses.replace(hop, drop=0.81 - 0.805)
+    assert hop.breach(Budget(1, 0.5, 0.005)) is None and hop.breach(Budget(1, 0.5, 0.0049))
 
 
 def test_a_metric_that_rises_is_no_drop():
@@ -71,7 +79,7 @@ def test_a_gate_puts_rows_in_order_and_names_the_hop():
     assert np.array_equal(gate.outputs["dygraph"], WAS) and gate.hops["dygraph"].metric == 0.75
     assert gate.answer("static", lambda batch: batch["x"].copy(), "dygraph") is None
     assert gate.answer("onnx", lambda batch: batch["x"] + 0.25, "static") == (
-        "hop static -> onnx: outputs differ by 0.25, allowed are 0.1"
+        "hop static -> onnx: outputs differ by 0.25, allowed is 0.1"
     )
     assert gate.add("onnx", WAS, "static") is None
 
