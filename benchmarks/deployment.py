@@ -158,7 +158,7 @@ def open_paddle(task: Mapping[str, Any]) -> Side:
     import numpy as np
 
     from distill.data.wordpiece import WordPiece
-    from distill.deploy import PADDLE
+    from distill.deploy.bundle import PADDLE
     from distill.encoders import inference
     from distill.files import read_json
     from tools.predict import named

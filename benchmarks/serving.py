@@ -162,7 +162,7 @@ def main() -> None:
         taken = np.concatenate([one.milliseconds for one in rounds])
         answered = [len(one.milliseconds) + one.other_label for one in rounds]
         rates = [count / one.seconds for count, one in zip(answered, rounds, strict=True)]
-        found[str(number)] = {
+        found["1 client" if number == 1 else f"{number} clients"] = {
             "requests_per_second": round(float(np.median(rates)), 1),
             "p50_ms": round(float(np.percentile(taken, 50)), 3),
             "p99_ms": round(float(np.percentile(taken, 99)), 3),

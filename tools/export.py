@@ -428,11 +428,12 @@ def export(
 
     timed = np.linspace(0, len(rows) - 1, min(_TIMED, len(rows))).astype(int)
     some = cuts[:: -(-len(cuts) // _TIMED_BATCHES)]
-    latencies = parity.latencies(
-        gate.runs,
-        [read.batch(np.array([row])) for row in timed],
-        [(len(chosen), read.batch(chosen)) for chosen in some],
-    )
+    singles = [read.batch(np.array([row])) for row in timed]
+    batches = [(len(chosen), read.batch(chosen)) for chosen in some]
+    latencies = {}
+    for by_paddle in (True, False):  # apart: see `parity.latencies`
+        runs = {name: run for name, run in gate.runs.items() if by_paddle == (name not in ("onnx", "int8"))}
+        latencies |= parity.latencies(runs, singles, batches)
     for name, exact in (("int8", "onnx"), ("bf16", "static")):
         if name in gate.hops and (slower := slowness(latencies[name], latencies[exact])):
             if args.variant == "auto":

@@ -19,6 +19,7 @@ from onnx import helper
 from paddle import nn
 
 from distill import runtime
+from distill.deploy.predict import session_options
 from distill.encoders.inference import STATIC_SUFFIXES, Batch, Pass
 from distill.errors import UserError
 
@@ -151,10 +152,8 @@ def _copy_shared_weights(model: onnx.ModelProto) -> None:
 
 
 def open_onnx(path: Path) -> Pass:
-    """An ONNX file as a function, with as many threads as Paddle takes."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = runtime.threads()
+    """An ONNX file as a function, as a bundle runs it, with as many threads as Paddle takes."""
+    options = session_options(runtime.threads())
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
 

@@ -164,6 +164,9 @@ class Gate:
         return hop.breach(self.budgets[name])
 
 
+_SPIN_SECONDS = 0.3
+
+
 @dataclass(frozen=True)
 class Latency:
     """Median milliseconds of a row: alone, and its share of a batch."""
@@ -180,10 +183,13 @@ def latencies(
 ) -> dict[str, Latency]:
     """Each run's on `singles`, each one row as the run takes it, and on `batches`, each with its number of rows.
 
-    The runs take turns, so that a drift of the machine's speed meets all alike; the fastest of the `rounds` with an
-    item counts, so that what else the machine does counts little.
+    Paddle's runs and ONNX Runtime's belong into calls of their own: idle threads of paddle spin for 0.2 s on the cores
+    that the other wants, and each call waits for that to end. The runs take turns, so that a drift of the machine's
+    speed meets all alike; the fastest of the `rounds` with an item counts, so that what else the machine does counts
+    little.
     """
     taken: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in runs}
+    time.sleep(_SPIN_SECONDS)
     for which, items in enumerate(([(1, row) for row in singles], batches)):
         for rows, item in items:
             best = dict.fromkeys(runs, float("inf"))

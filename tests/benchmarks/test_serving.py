@@ -18,7 +18,7 @@ def test_the_benchmark(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", argv)
     serving.main()
     written = json.loads((tmp_path / "results" / "benchmark_serving.json").read_text())
-    assert list(written["clients"]) == ["1", "4"] and written["texts"] == 20
+    assert list(written["clients"]) == ["1 client", "4 clients"] and written["texts"] == 20
     for found in written["clients"].values():
         assert (found["answered"], found["lost"], found["other_label"]) == (100, 0, 0)
         assert 0 < found["p50_ms"] <= found["p99_ms"] and found["requests_per_second"] > 0

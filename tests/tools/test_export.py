@@ -91,6 +91,13 @@ def made(bert, home, data_dir):
         return export.main(flags(bert, home / "bundle", data_dir, *more))
 
 
+def test_paddle_and_onnx_runtime_are_not_timed_in_turn(bert, tmp_path, data_dir, monkeypatch):
+    groups = []
+    monkeypatch.setattr(parity, "latencies", lambda runs, *_: groups.append(set(runs)) or dict.fromkeys(runs, SLOW))
+    export.main(flags(bert, tmp_path / "bundle", data_dir, "--variant", "int8"))
+    assert groups == [{"dygraph", "static"}, {"onnx", "int8"}, {"bundle"}]
+
+
 def sst2(data_dir):
     lines = (data_dir / "SST-2" / "dev.tsv").read_text().splitlines()[1:]
     return [line.split("\t")[0] for line in lines]
