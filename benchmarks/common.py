@@ -43,7 +43,7 @@ def median(measured: list[dict[str, Any]], key: str) -> float:
 
 def save(name: str, values: dict[str, Any]) -> None:
     """Write results/benchmark_NAME.json with the command, versions and hardware, and print the values."""
-    values = {"command": "python " + " ".join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]]), **values}
+    values = {"command": runtime.command(), **values}
     values |= {"versions": runtime.versions(), "hardware": runtime.hardware()}
     path = ROOT / "results" / f"benchmark_{name}.json"
     write_json(path, values)

@@ -3,7 +3,7 @@
     python benchmarks/sizes.py
 
 Rows of random ids, as long as the published setting padded them: 128 tokens, 32 for the BiLSTM (of 10,002 words).
-All models are timed in one process, in turn. Writes results/benchmark_sizes.json and its table, as tools/compare.py.
+All models are timed in one process, in turn. Writes results/benchmark_sizes.json and prints its table.
 """
 
 import statistics
@@ -89,8 +89,7 @@ def main() -> None:
     runtime.start("cpu")
     from benchmarks.common import save
     from distill.evaluation.latency import measure
-    from distill.naming import ROOT
-    from tools.compare import markdown, write_tables
+    from tools.compare import markdown
 
     models = calls(args.rows, args.batch_size)
     measured: dict[str, list[Any]] = {label: [] for label in models}
@@ -111,7 +110,6 @@ def main() -> None:
     timed = {"what": f"random ids, {LENGTH} tokens a row ({LSTM_LENGTH} for the BiLSTM)", "rounds": args.rounds}
     result = {"models": rows, "timed": timed | {"rows": args.rows, "batch_size": args.batch_size}}
     save("sizes", result)
-    write_tables(result | {"hardware": runtime.hardware()}, ROOT / "results" / "benchmark_sizes")
     print(markdown(result | {"hardware": runtime.hardware()}))
 
 

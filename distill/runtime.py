@@ -17,6 +17,7 @@ import platform
 import random
 import re
 import resource
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,16 @@ def _keep_large_tensors() -> str:
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
     done = [mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 256 * 2**20), mallopt(mmap_threshold, 2**31 - 1)]
     return "mallopt" if all(done) else "as installed"
+
+
+def command() -> str:
+    """The command of this process, to be kept with what it makes: as it was given, but a script of the project that was
+    started by its whole path has its path in the project, which is the same on every machine."""
+    script, *words = sys.argv
+    root = Path(__file__).parents[1]
+    if Path(script).is_absolute() and Path(script).is_relative_to(root):
+        script = Path(script).relative_to(root).as_posix()
+    return shlex.join(["python", script, *words])
 
 
 def return_freed_memory() -> None:

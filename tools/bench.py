@@ -17,7 +17,6 @@ import io
 import json
 import os
 import re
-import shlex
 import statistics
 import subprocess
 import sys
@@ -113,7 +112,7 @@ def bench(args: BenchArgs) -> dict[str, Any]:
         "refused": refused,
         "texts": {"file": Path(str(args.texts)).name, "used": len(texts), "characters": characters(texts)},
         "rounds": args.rounds,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": runtime.command(),
         "versions": runtime.versions(),
         "hardware": runtime.hardware(),
     }

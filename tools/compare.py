@@ -26,7 +26,6 @@ side by side, on the same rows, in this process. Written are NAME.json (everythi
 """
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +130,7 @@ def compare_finished(args: CompareArgs) -> dict[str, Any]:
     for row, model in zip(result["models"], models, strict=True):
         row.update(result["timed"]["models"].get(model["runs"].get(timed.name), {}))
     del result["timed"]["models"]
-    result |= {"command": _command(), "versions": runtime.versions(), "hardware": runtime.hardware()}
+    result |= {"command": runtime.command(), "versions": runtime.versions(), "hardware": runtime.hardware()}
     path = Path(args.output_dir or ".") / (args.name or (Path(args.source).stem if args.source else "compare"))
     write_json(f"{path}.json", result)
     write_tables(result, path)
@@ -243,7 +242,7 @@ def report(
     times = side_by_side(folders, dev, args.rounds, args.eval_batch_size, args.max_seq_length)
     first, *others = measure.table_rows(found, (args.teacher_path, *teacher), times, plan, task)
     result: dict[str, Any] = {"teacher": first, "students": others, "plan": facts, "choice": None}
-    result |= {"command": _command(), **measure.facts(task, len(dev))}
+    result |= {"command": runtime.command(), **measure.facts(task, len(dev))}
     if limits := {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}:
         result["choice"] = measure.choose(others, limits)
         result["choice"]["said"] = measure.verdict(result["choice"])
@@ -265,10 +264,6 @@ def report(
         if result["choice"]["chosen"] is None:
             raise SystemExit(1)
     return result
-
-
-def _command() -> str:
-    return shlex.join(["python", *sys.argv])
 
 
 def write_tables(result: dict[str, Any], path: Path) -> None:

@@ -6,9 +6,7 @@ Writes results/latency_NAME.json: {"models": {folder: {"latency_ms", "samples_pe
 command, versions, hardware}.
 """
 
-import shlex
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     found = side_by_side(args.folders, rows, args.rounds, args.eval_batch_size, args.max_seq_length)
     for folder, values in found.items():
         runtime.log(f"{values['latency_ms']['p50']:8.3f} ms  {values['samples_per_second']:10.1f} texts/s  {folder}")
-    facts = {"command": shlex.join(["python", *sys.argv]), "rows": len(rows), "rounds": args.rounds}
+    facts = {"command": runtime.command(), "rows": len(rows), "rounds": args.rounds}
     result = {"models": found, **facts, "versions": runtime.versions(), "hardware": runtime.hardware()}
     write_json(ROOT / "results" / f"latency_{args.name}.json", result)
     return result

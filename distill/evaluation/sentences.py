@@ -6,8 +6,6 @@
 import csv
 import io
 import re
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ from distill.errors import UserError
 from distill.evaluation.latency import measure
 from distill.evaluation.metrics import regression
 from distill.files import atomic_path, write_atomic, write_json
-from distill.runtime import hardware, log, versions
+from distill.runtime import command, hardware, log, versions
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -167,7 +165,7 @@ def report(
         batch_size=batch_size,
         rows=sum(map(len, sts.values())),
         seed=seed,
-        command=shlex.join(["python", *sys.argv]),
+        command=command(),
         hardware=hardware(),
         versions=versions(),
     )

@@ -18,7 +18,6 @@ import io
 import json
 import math
 import re
-import shlex
 import shutil
 import signal
 import sys
@@ -111,7 +110,7 @@ class Run:
             return facts
         files.write_atomic(path, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         fresh = {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": runtime.command(),
             "resumed": -1,
             "seed": self.settings.get("seed"),
             "rows": 0,

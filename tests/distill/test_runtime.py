@@ -112,6 +112,20 @@ def test_ranks_of_one_machine_share_its_cores() -> None:
     assert int(before_paddle(PADDLE_LOCAL_SIZE="64")["OMP_NUM_THREADS"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("script", "kept"),
+    [
+        (str(ROOT / "kd" / "task_distill.py"), "kd/task_distill.py"),
+        ("kd/task_distill.py", "kd/task_distill.py"),
+        ("task_distill.py", "task_distill.py"),
+        ("/elsewhere/mine.py", "/elsewhere/mine.py"),
+    ],
+)
+def test_a_command_names_no_place_of_the_project(script: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [script, "--text", "two words"])
+    assert runtime.command() == f"python {kept} --text 'two words'"
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_memory_is_kept_until_it_is_given_back() -> None:
     code = (

@@ -1,12 +1,14 @@
 """Kept results hold what the tables need; tables say what the files say; the READMEs' tables are not stale."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from distill import naming
 from distill.errors import UserError
 from tools import results
 
@@ -166,3 +168,9 @@ def test_no_table_is_stale(name):
     specs = yaml.safe_load((results.RESULTS / "tables.yaml").read_text(encoding="utf-8")) or {}
     text = path.read_text(encoding="utf-8")
     assert results.filled(text, specs, "zh" if path.stem.endswith("_zh") else "en") == text, "run `make results`"
+
+
+@pytest.mark.parametrize("path", sorted(naming.ROOT.glob("results/*.json")), ids=lambda path: path.stem)
+def test_a_kept_command_starts_a_script_of_the_project(path):
+    python, script, *_ = shlex.split(json.loads(path.read_text(encoding="utf-8"))["command"])
+    assert python == "python" and not Path(script).is_absolute() and (naming.ROOT / script).is_file()
