@@ -304,7 +304,8 @@ def test_rows_that_come_meanwhile_are_predicted_together_in_their_order():
     assert [row for batch in model.batches for row in batch] == [f"row {i}" for i in range(11)]
 
 
-def test_a_row_waits_for_company_so_long_and_no_longer():
+def late_rows(waits, **limits):
+    """Batches that rows make which ask `waits` seconds after the start, and the seconds until all are answered."""
     model = Slow()
     model.may.set()
 
@@ -314,14 +315,21 @@ def test_a_row_waits_for_company_so_long_and_no_longer():
             return await service.batcher.answers([row])
 
         started = time.perf_counter()
-        await asyncio.gather(late("a", 0), late("b", 0.05))
-        waited = time.perf_counter() - started
-        await asyncio.gather(late("c", 0), late("d", 0.01), late("e", 0.02))  # a whole batch waits no longer
-        return waited, time.perf_counter() - started - waited
+        await asyncio.gather(*(late(row, seconds) for row, seconds in waits.items()))
+        return time.perf_counter() - started
 
-    waited, whole = in_service(model, work, max_batch=3, max_wait_ms=400)
-    assert model.batches == [["a", "b"], ["c", "d", "e"]]
-    assert waited >= 0.4 and whole < 0.39
+    seconds = in_service(model, work, **limits)
+    return model.batches, seconds
+
+
+def test_a_row_waits_for_company_so_long():
+    batches, seconds = late_rows({"a": 0, "b": 0.05}, max_batch=3, max_wait_ms=400)
+    assert batches == [["a", "b"]] and seconds >= 0.4
+
+
+def test_a_whole_batch_waits_no_longer():
+    batches, seconds = late_rows({"c": 0, "d": 0.01, "e": 0.02}, max_batch=3, max_wait_ms=60_000)
+    assert batches == [["c", "d", "e"]] and seconds < 30
 
 
 def test_what_is_queued_is_finished_at_the_end():
