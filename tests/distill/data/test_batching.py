@@ -85,14 +85,19 @@ def test_refusals():
         BucketBatches([5], 0)
 
 
-def test_an_epoch_of_1_4_million_rows_is_planned_within_a_second():
-    batches = BucketBatches(some_lengths(1_400_000), 32)
-    seconds = []
-    for epoch in range(3):
+def test_an_epoch_of_1_4_million_rows_is_planned_as_fast_as_they_are_sorted():
+    """Within a second where nothing else runs; sorting beside it tells how fast this machine is now."""
+    lengths = some_lengths(1_400_000)
+    batches = BucketBatches(lengths, 32)
+    shuffled = np.random.default_rng(0).permutation(len(lengths))
+
+    def seconds(work):
         start = time.perf_counter()
-        assert len(batches.epoch(epoch)) == 43750
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0
+        work()
+        return time.perf_counter() - start
+
+    assert len(batches.epoch(0)) == 43750
+    assert any(seconds(lambda: batches.epoch(1)) < 3 * seconds(lambda: np.argsort(shuffled)) for attempt in range(3))
 
 
 @pytest.mark.skipif("DISTILL_DATA" not in os.environ, reason="DISTILL_DATA is not set: no real rows")
