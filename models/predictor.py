@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from paddle import Tensor, nn
 
 from distill.data.pairs import PairLayout
 from distill.data.readers import Rows
+from distill.data.tasks import get_task
 from distill.data.wordpiece import WordPiece
 from distill.encoders import inference
 from distill.encoders.folder import ModelFolder, find_model, load_bert
@@ -64,9 +67,9 @@ class Predictor:
         return self.by(graph) if chosen == "compiled" else self.logits
 
 
-def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
-    """Open a folder that a recipe has written. `max_length`, at most its positions, is for a BERT; a BiLSTM and what
-    reads pairs in a layout of its own have theirs.
+def open_folder(folder: str | Path, max_length: int | None = None) -> Predictor:
+    """Open a folder that a recipe has written. `max_length`, at most its positions, is for a BERT and without it that
+    of its training; a BiLSTM and what reads pairs in a layout of its own have theirs.
 
     Raises UserError when there is no model, or its parts do not fit each other.
     """
@@ -78,7 +81,31 @@ def open_folder(folder: str | Path, max_length: int = 128) -> Predictor:
         return _open_dual_encoder(Path(folder))
     if "pairs" in settings:
         return _open_pair_bert(Path(folder))
-    return _open_bert(folder, max_length)
+    return _open_bert(folder, max_length or trained_length(folder))
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """What run.yaml in the folder says; {} without one."""
+    path = Path(folder) / "run.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not the settings of a run; copy it again, or delete it and pass --task_name")
+    return found
+
+
+def trained_length(folder: str | Path) -> int:
+    """How many tokens a BERT read in its training, by its run.yaml; 128 where that does not say it."""
+    return read_run(folder).get("max_seq_length") or 128
+
+
+def trained_pair(run_settings: Mapping[str, Any]) -> bool | None:
+    """Whether a BERT, which would read both, was trained on two texts; None where its run.yaml does not say it."""
+    if run_settings.get("train_file"):
+        return True if run_settings.get("text_pair_column") else None
+    return get_task(run_settings["task_name"]).pair if run_settings.get("task_name") else None
 
 
 def _open_bert(folder: str | Path, max_length: int) -> Predictor:

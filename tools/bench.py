@@ -163,7 +163,7 @@ def open_sides(
 ) -> tuple[list[Side], dict[str, str]]:
     """What is timed, and {which is not: why}. Bundles of models are made in `work`."""
     from distill.deploy import is_bundle
-    from tools.export import trained_length
+    from models.predictor import trained_length
 
     sides, refused = [], {}
     for number, (name, folder) in enumerate(folders.items()):

@@ -68,6 +68,10 @@ class CompareArgs(TaskOptions, TeacherOptions, RuntimeOptions):
         None, "tasks of two texts: the teacher of VIRT, a folder that virt/run_classifier_bipartition.py made; without "
         "it that method is left out",
     )  # fmt: skip
+    max_seq_length: int | None = option(
+        None, "longest input in tokens, special tokens counted; without it 128, and of finished models that of their "
+        "run.yaml", low=4,
+    )  # fmt: skip
     methods: str = option("all", "with --teacher: methods of --recipes, such as kd,pkd, or all that fit the task")
     recipes: str | None = option(
         None, "with --teacher: YAML with each method's script and flags; without it tools/comparison/recipes.yaml"
@@ -172,6 +176,7 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     from tools.comparison import plan as planned
 
     # What is to be done, checked as far as it can be before the first step.
+    args.max_seq_length = args.max_seq_length or 128
     task, home = load_task(args), Path(args.output_dir)
     teacher = _teacher("--teacher", args.teacher_path, task, False)
     rows = {split: load_rows(args, task, split) for split in ("train", task.dev_splits[0])}

@@ -65,11 +65,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     from distill.evaluation.metrics import score
     from distill.files import read_json, write_json
     from models.predictor import open_folder
-    from tools.export import trained_length
 
     task = load_task(args)
     folder = find(args.method, task.name, args.model[2:]) if args.method else Path(args.model[0])
-    predictor = open_folder(folder, args.max_seq_length or trained_length(folder))
+    predictor = open_folder(folder, args.max_seq_length)
     if predictor.pair not in (None, task.pair):
         kinds = ("one text", "two texts")
         raise UserError(f"{folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")

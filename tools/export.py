@@ -120,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.encoders import inference
     from distill.files import disk_errors
     from distill.training import checkpoint
+    from models.predictor import read_run
 
     if args.variant == "bf16":
         inference.require("bf16")
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         raise UserError(f"--output_dir {target}: exists and is no bundle; choose another folder")
     if target.exists() and not args.overwrite:
         raise UserError(f"--output_dir {target}: holds a bundle; choose another folder or pass --overwrite")
-    run_settings = read_run(Path(args.folder))
+    run_settings = read_run(args.folder)
     task, rows = load_real_rows(args, run_settings)
     source = open_source(args, run_settings, rows)
     if source.settings["kind"] == "vectors" and rows.text_b is not None:  # each text has a vector of its own
@@ -149,34 +150,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
         shutil.rmtree(place, ignore_errors=True)
     runtime.log(f"written: {target}")
     return target
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """What run.yaml in the folder says; {} without one."""
-    import yaml
-
-    path = folder / "run.yaml"
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (yaml.YAMLError, UnicodeDecodeError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: not the settings of a run; copy it again, or delete it and pass --task_name")
-    return found
-
-
-def trained_length(folder: str | Path) -> int:
-    """How many tokens a BERT read in its training, by its run.yaml; 128 where that does not say it."""
-    return read_run(Path(folder)).get("max_seq_length") or 128
-
-
-def trained_pair(run_settings: Mapping[str, Any]) -> bool | None:
-    """Whether a BERT, which would read both, was trained on two texts; None where its run.yaml does not say it."""
-    from distill.data.tasks import get_task
-
-    if run_settings.get("train_file"):
-        return True if run_settings.get("text_pair_column") else None
-    return get_task(run_settings["task_name"]).pair if run_settings.get("task_name") else None
 
 
 def load_real_rows(args: ExportArgs, run_settings: Mapping[str, Any]) -> "tuple[Task | None, Rows]":
@@ -223,6 +196,7 @@ def check_labels(folder: str, labels: tuple[str, ...], task: "Task") -> None:
 def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows") -> Source:
     """The model of the folder, of whatever kind it is. Raises UserError when it does not read rows such as `rows`."""
     from distill.files import read_json
+    from models.predictor import trained_pair
 
     folder, pair = Path(args.folder), rows.text_b is not None
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
@@ -532,6 +506,7 @@ def card(
     """The model card of the bundle in `place`."""
     from distill.deploy import bundle
     from distill.files import read_json
+    from models.predictor import read_run
 
     def content(folder: Path, name: str) -> dict[str, Any]:
         return read_json(folder / name) if (folder / name).is_file() else {}

@@ -29,6 +29,9 @@ class LatencyArgs(TaskOptions, RuntimeOptions):
 
     name: str = field(default="", positional=True, help="name of the result")
     folders: list[str] = field(default_factory=list, help="folders of the models")
+    max_seq_length: int | None = option(
+        None, "longest input in tokens, special tokens counted; without it that of each folder's run.yaml", low=4
+    )
     rounds: int = option(3, "each model is measured this often, in turn; the median counts", low=1)
     eval_batch_size: int = option(128, "rows a batch, for the throughput", low=1)
 
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def side_by_side(
-    folders: Sequence[str], rows: "Rows", rounds: int, batch_size: int = 128, max_length: int = 128
+    folders: Sequence[str], rows: "Rows", rounds: int, batch_size: int = 128, max_length: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """{folder: {"latency_ms", "samples_per_second"}} of the models, from the texts of `rows` on.
 

@@ -138,10 +138,9 @@ def _bundle(folder: str, batch_size: int) -> Model:
 
 def _folder(folder: str, batch_size: int, max_length: int | None, device: str) -> Model:
     runtime.start(device)
-    from models.predictor import open_folder
-    from tools.export import read_run, trained_length, trained_pair
+    from models.predictor import open_folder, read_run, trained_pair
 
-    predictor = open_folder(folder, max_length or trained_length(folder))
+    predictor = open_folder(folder, max_length)
     logits = predictor.logits
 
     def answers(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -151,7 +150,7 @@ def _folder(folder: str, batch_size: int, max_length: int | None, device: str) -
         nonlocal logits
         logits = predictor.fastest(*columns(rows), batch_size)
 
-    pair = trained_pair(read_run(Path(folder))) if predictor.pair is None else predictor.pair
+    pair = trained_pair(read_run(folder)) if predictor.pair is None else predictor.pair
     return Model(pair, answers, many)
 
 

@@ -318,6 +318,7 @@ def make_app(service: Service) -> "FastAPI":
     app.add_api_route("/predict", predict, methods=["POST"], openapi_extra=body)
 
     @app.get("/healthz")
+    @app.head("/healthz", include_in_schema=False)
     async def healthz() -> JSONResponse:
         if service.draining:
             return JSONResponse({"status": "ending"}, 503)

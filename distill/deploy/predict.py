@@ -387,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BundleError, UnicodeDecodeError) as error:
         why = error if isinstance(error, BundleError) else f"standard input is not UTF-8 text ({error})"
         print(f"error: {why}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

@@ -132,6 +132,9 @@ def test_as_many_tokens_are_read_as_in_training(bert, tmp_path):
     assert open_folder(bert).logits(["good film is"], None, 1) != pytest.approx(
         open_folder(bert).logits(["good film is bad"], None, 1), abs=1e-3
     )
+    cut, whole = (open_folder(folder, length).logits(["good film is bad"], None, 1) for length in (None, 6))
+    assert cut == pytest.approx(open_folder(bert).logits(["good film is"], None, 1), abs=1e-6)
+    assert whole == pytest.approx(open_folder(bert).logits(["good film is bad"], None, 1), abs=1e-6)
     answers = predict.classify(str(folder), [short.strip(), long.strip()])
     assert answers[0].split("\t")[:2] == answers[1].split("\t")[:2]
     assert predict.classify(str(bert), [long.strip()])[0].split("\t")[:2] != answers[1].split("\t")[:2]

@@ -46,7 +46,7 @@ class Running:
         connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()
         text = answer.read()
-        return answer.status, json.loads(text) if answer.getheader("content-type") == "application/json" else text
+        return answer.status, json.loads(text) if text and answer.getheader("content-type") == "application/json" else text
 
     def end(self):
         """Ask it to end; returns its exit status and what it said."""
@@ -144,6 +144,7 @@ def test_other_paths_and_methods(server):
         assert found == status and answer["error"].startswith(f"{method} {path}: {said}")
         assert answer["error"].endswith("there are POST /predict, GET /healthz, GET /metrics")
     assert server.ask("GET", "/healthz") == (200, {"status": "ok"})
+    assert server.ask("HEAD", "/healthz") == (200, b"")
     status, schema = server.ask("GET", "/openapi.json")
     assert status == 200 and schema["paths"]["/predict"]["post"]["requestBody"]["required"]
 

@@ -99,7 +99,7 @@ def test_it_serves_without_paddle(made):
     done = without_paddle(made[0], texts="\n".join(many) + "\n")
     assert [line.rpartition("\t")[2] for line in done.stdout.decode().splitlines()] == many and not done.stderr
     done = subprocess.run([sys.executable, str(made[0] / "predict.py")], input=b"a \xff film\n", capture_output=True)
-    assert done.returncode == 1 and done.stderr.startswith(b"error: standard input is not UTF-8 text")
+    assert done.returncode == 2 and done.stderr.startswith(b"error: standard input is not UTF-8 text")
 
 
 def test_any_locale_and_readers_that_have_enough(folder):
@@ -195,13 +195,13 @@ def test_the_self_test_notices(spoil, expected, folder, capsys):
     assert predict.main(["--folder", str(folder), "--self_test"]) == 0
     spoil(folder)
     capsys.readouterr()
-    assert predict.main(["--folder", str(folder), "--self_test"]) == 1
+    assert predict.main(["--folder", str(folder), "--self_test"]) == 2
     out, error = capsys.readouterr()
     assert not out and expected in error and error.startswith("error: ") and len(error.splitlines()) == 1
 
 
 def test_a_wrong_row_is_one_line(made, capsys):
-    assert predict.main(["--folder", str(made[0]), "a film\ta movie"]) == 1
+    assert predict.main(["--folder", str(made[0]), "a film\ta movie"]) == 2
     assert capsys.readouterr().err == "error: ['a film', 'a movie']: one text is needed\n"
 
 
