@@ -14,6 +14,7 @@ from typing import Any
 
 from distill import naming, runtime
 from distill.cli import cosmetic, parse, run, settings
+from distill.errors import UserError
 from distill_lstm.args import DistillArgs
 
 
@@ -22,6 +23,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 1. Flags, before anything heavy is imported.
     args = parse(DistillArgs, argv, __doc__)
     args.require_teacher()
+    if args.alpha == 0:
+        raise UserError(
+            "--alpha 0: alpha weights the teacher here, which would teach nothing; the published scripts' 0.0 is "
+            "--alpha 1, and small.py trains on the labels alone"
+        )
     runtime.start(args.device, args.amp)
     import numpy as np
     from paddle import Tensor

@@ -1,4 +1,5 @@
-"""Flags of task_distill.py; the defaults are those of the published code's patient runs."""
+"""Flags of task_distill.py; the defaults are those of the published code's patient runs, the
+learning rate in the middle of its grid (theirs on SST-2: 1e-5)."""
 
 from dataclasses import dataclass
 

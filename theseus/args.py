@@ -16,7 +16,9 @@ class TheseusArgs(TaskOptions, TrainOptions, TeacherOptions, DistillOptions, Run
     replacing_rate: float = option(
         0.5, "probability that a module is replaced in a step; linear: its value at the start", low=0, high=1
     )
-    scheduler_type: str = option("constant", "course of the replacing rate", choices=("constant", "linear"))
+    scheduler_type: str = option(
+        "constant", "course of the replacing rate; none is constant", choices=("constant", "linear", "none")
+    )
     scheduler_linear_k: float | None = option(None, "linear: what the rate gains each step", above=0)
     steps_for_replacing: int | None = option(
         None, "steps until the rate is 1 and the successor is fine-tuned alone; without it half of all steps", low=1
@@ -29,6 +31,8 @@ class TheseusArgs(TaskOptions, TrainOptions, TeacherOptions, DistillOptions, Run
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scheduler_type == "none":
+            self.scheduler_type = "constant"
         if self.scheduler_linear_k is not None and self.scheduler_type != "linear":
             raise UserError("--scheduler_linear_k needs --scheduler_type linear")
         if self.scheduler_linear_k is not None and self.steps_for_replacing is not None:

@@ -30,7 +30,8 @@ class LayerOptions(StudentOptions):
     )
     projection: str = option(
         "auto", "linear maps to the teacher's width: one, or one for each layer; auto: those the student was stored "
-        "with, else one for each layer where the widths differ", choices=("auto", "shared", "per_layer"),
+        "with, else where the widths differ one for each layer (--loss_form official: shared)",
+        choices=("auto", "shared", "per_layer"),
     )  # fmt: skip
     loss_form: str = option(
         "paper", "means over real positions and embeddings with a projection of their own; or as the published code",

@@ -11,9 +11,9 @@ from paddle import nn
 from distill.data.tasks import Task
 from distill.data.wordpiece import WordPiece
 from distill.encoders.folder import PROJECTIONS, find_model, load_projections, save_bert
-from distill.encoders.initialise import create_student
+from distill.encoders.initialise import chosen_layers, create_student
 from distill.encoders.layer_map import explicit, uniform
-from distill.encoders.projections import Projections, create_projections
+from distill.encoders.projections import Projections, create_projections, of_layers
 from distill.encoders.taps import find_bert
 from distill.errors import UserError
 from distill.files import sha256
@@ -28,10 +28,13 @@ def create(
     """The student of the flags, of the teacher's class, and its projections where it has any; both follow `seed`."""
     sizes = (args.student_hidden_size, args.student_intermediate_size, args.student_heads)
     if args.student_init == "auto":
-        args = dataclasses.replace(args, student_init="random" if any(sizes) else "first")
+        shaped = any(sizes) and args.student_model_name_or_path is None
+        args = dataclasses.replace(args, student_init="random" if shaped else "first")
     student = create_student(args, teacher, wordpiece, task, args.max_seq_length, seed, KINDS)
     path = args.student_model_name_or_path
     stored = load_projections(path, KINDS) if path else {}
+    if chosen := chosen_layers(args):
+        stored = of_layers(stored, chosen)
     ours, theirs = (find_bert(model).config for model in (student, teacher))
     projections = create_projections(
         args.projection,

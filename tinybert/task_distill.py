@@ -50,13 +50,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 4. Student: that of the first seed before anything is written, since it may have to be refused.
     create = functools.partial(data.create, args, teacher.model, teacher.wordpiece, task)
     made = {args.seed: create(args.seed)}
-    layers = data.layer_map(args, made[args.seed][0], teacher.model)
-    inner = ",".join(map(str, layers))
     label_loss = label_mse if task.regression else hard_cross_entropy
-    wanted = {
-        "intermediate": (f"hidden:{inner}", f"scores:{inner.removeprefix('0,')}"),
-        "prediction": ("logits",),
-    }
+    wanted: dict[str, tuple[str, ...]] = {"prediction": ("logits",)}
+    if "intermediate" in args.stages:
+        inner = ",".join(map(str, data.layer_map(args, made[args.seed][0], teacher.model)))
+        wanted["intermediate"] = (f"hidden:{inner}", f"scores:{inner.removeprefix('0,')}")
 
     def train_stage(
         stage: str, this_run: Run, student: nn.Layer, projections: Projections | None, distilled: bool, seed: int

@@ -96,10 +96,10 @@ def load_jieba() -> Any:
     return jieba
 
 
-def segment(texts: Sequence[str], language: str) -> list[list[str]]:
-    """Words of each text: 'zh' as jieba cuts them (white space left out), 'en' lower-cased BERT basic tokens."""
+def segment(texts: Sequence[str], language: str, lowercase: bool = True) -> list[list[str]]:
+    """Words of each text: 'zh' as jieba cuts them (white space left out), 'en' BERT's basic tokens."""
     if language == "en":
-        table = BasicTable(lowercase=True)
+        table = BasicTable(lowercase)
         return [table.words(text) for text in texts]
     if language != "zh":
         raise ValueError(f"language must be 'en' or 'zh', not {language!r}")

@@ -34,9 +34,14 @@ def create_student(
     teacher: the BertForSequenceClassification that it starts from when no other model is named; wordpiece: what both
     read; task: None for a plain BertModel, which `teacher` must be then; kinds: of a named model, see `find_model`.
     Raises UserError for a model with another vocabulary or too few positions for `max_length` tokens, for layers
-    it does not have, and for other widths where weights are copied.
+    it does not have, for other widths where weights are copied, and for a named model of which nothing would be.
     """
-    source, path, chosen = teacher, options.student_model_name_or_path, _chosen_layers(options)
+    source, path, chosen = teacher, options.student_model_name_or_path, chosen_layers(options)
+    if path is not None and options.student_init == "random":
+        raise UserError(
+            f"--student_init random draws new weights, and those of --student_model_name_or_path {path} would not be "
+            "used; leave that flag out, or pass --student_init first"
+        )
     layers = student_depth(options, kinds)
     if path is not None:
         found = find_model(path, kinds)
@@ -64,7 +69,7 @@ def student_depth(options: StudentOptions, kinds: Sequence[str] = ("Bert",)) -> 
     """How many layers the student of these flags has; UserError where they do not say it."""
     if options.student_layers is not None:
         return options.student_layers
-    if chosen := _chosen_layers(options):
+    if chosen := chosen_layers(options):
         return len(chosen)
     if options.student_model_name_or_path is not None:
         depth: int = find_model(options.student_model_name_or_path, kinds).config["num_hidden_layers"]
@@ -74,7 +79,7 @@ def student_depth(options: StudentOptions, kinds: Sequence[str] = ("Bert",)) -> 
     )
 
 
-def _chosen_layers(options: StudentOptions) -> tuple[int, ...] | None:
+def chosen_layers(options: StudentOptions) -> tuple[int, ...] | None:
     """The layers that --student_init lists, None for `first` and `random`."""
     if options.student_init in ("first", "random"):
         return None

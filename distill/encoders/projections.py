@@ -70,6 +70,17 @@ class Projections(nn.Layer):
         save_tensors(Path(folder) / PROJECTIONS, self.state_dict())
 
 
+def of_layers(arrays: dict[str, np.ndarray], layers: Sequence[int]) -> dict[str, np.ndarray]:
+    """Stored projections (see `folder.load_projections`) of a student that keeps these of the model's layers, counted
+    from 1: one for each layer follows its layer, and that of the embeddings stays."""
+    kept = {name: array for name, array in arrays.items() if not name.startswith("fit_denses.")}
+    for number, layer in enumerate((0, *layers)):
+        for part in ("weight", "bias"):
+            if f"fit_denses.{layer}.{part}" in arrays:
+                kept[f"fit_denses.{number}.{part}"] = arrays[f"fit_denses.{layer}.{part}"]
+    return kept
+
+
 def create_projections(
     wanted: Literal["auto", "shared", "per_layer"],
     arrays: dict[str, np.ndarray],
@@ -83,7 +94,8 @@ def create_projections(
     """The projections of a student of `layers` layers, started from what it was stored with as far as that fits.
 
     arrays, source: what `folder.load_projections` found, and where. wanted 'auto': of the kind that the keys of
-    `arrays` show (both: per_layer); without any, per_layer where the widths differ and None where they are equal.
+    `arrays` show (both: per_layer); without any, None where the widths are equal, else per_layer with `own_embedding`
+    and shared without it.
     Stored ones of another kind, or for a teacher of another width, are not used, and a line says so.
     """
     first = {"per_layer": "fit_denses.0.weight", "shared": "fit_dense.weight"}
@@ -95,7 +107,7 @@ def create_projections(
         if len(stored) > 1:
             log(f"{source}: of its projections those {kind} are used; --projection {stored[1]} takes the others")
     elif student_width != teacher_width:
-        kind = "per_layer"
+        kind = "per_layer" if own_embedding else "shared"
     else:
         return None
     made = Projections(kind, layers, student_width, teacher_width, own_embedding, seed)

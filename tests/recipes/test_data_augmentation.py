@@ -565,6 +565,7 @@ def test_published_numbers_of_copies():
         (("--glove_embs", "none.txt"), "--glove_embs none.txt: no such file; `none` takes the encoder's own"),
         (("--glove_embs", "{place}/bad.txt"), "bad.txt:2: expected a word and 2 finite numbers"),
         (("--keep_confidence", 0.9), "--keep_confidence needs --teacher_path"),
+        (("--forward_precision", "bf16"), "--forward_precision bf16 is for the teacher of --keep_confidence"),
         (("--teacher_path", "x"), "--teacher_path is used by --keep_confidence only"),
         (("--keep_confidence", 0.9, "--teacher_path", "{place}/no"), "no: no such folder"),
         (("--keep_confidence", 0.9, "--teacher_path", "x", "--task_name", "STS-B"), "STS-B has scores, not classes"),

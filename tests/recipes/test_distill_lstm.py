@@ -6,12 +6,13 @@ import pytest
 
 from distill.cli import parse
 from distill.data.ragged import Ragged
-from distill.data.readers import read_unlabelled
+from distill.data.readers import Rows, read_unlabelled
 from distill.data.tasks import get_task, load_rows
 from distill.data.vectors import reduce_table
 from distill.data.wordpiece import WordPiece
 from distill.data.words import segment
 from distill.encoders.folder import word_embeddings
+from distill.errors import UserError
 from distill.evaluation.metrics import score
 from distill.options import TaskOptions, TeacherOptions
 from distill.teachers.teacher import Teacher
@@ -162,9 +163,14 @@ def test_the_losses_are_those_of_equation_3(task, data_dir, teachers, tmp_path):
     assert losses == pytest.approx({"teacher": 0.25 * ((s - t) ** 2).mean(), "label": 0.75 * label.mean()}, rel=1e-4)
 
 
-@pytest.mark.parametrize(("alpha", "names"), [(0, {"label"}), (1, {"teacher"}), (0.5, {"teacher", "label"})])
+@pytest.mark.parametrize(("alpha", "names"), [(1, {"teacher"}), (0.5, {"teacher", "label"})])
 def test_alpha_weights_the_teacher(alpha, names, data_dir, teachers, tmp_path):
     assert first_losses(data_dir, teachers("MRPC"), tmp_path / "run", "MRPC", "--alpha", alpha).keys() == names
+
+
+def test_a_run_without_its_teacher_is_refused(data_dir, teachers, tmp_path):
+    with pytest.raises(UserError, match=r"--alpha 0: alpha weights the teacher here.*0.0 is --alpha 1"):
+        bert_distill.main(lstm(data_dir, tmp_path / "run", "SST-2", "--teacher_path", teachers("SST-2"), "--alpha", 0))
 
 
 @pytest.mark.parametrize(("task", "line"), [("SST-2", "the plot is quite lovely"), ("STS-B", "a film\ta movie")])
@@ -234,6 +240,18 @@ def test_copies_of_wordpieces(whole_words, data_dir, encoder):
 
 def words_of(pieces):
     return " ".join(pieces).replace(" ##", "").split()
+
+
+def test_copies_of_words_keep_their_capitals_for_a_teacher_that_reads_them(tmp_path):
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Berlin", "berlin", "is", "Ärger", "arger", "here", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocab))
+    rows = Rows(["Berlin is here .", "Ärger is here ."], None, np.array([0, 1]), "rows")
+    more = ("--n_iter", 3, "--p_mask", 0, "--p_ng", 0, "--tokens", "words")
+    for lowercase, words in ((False, ("Berlin", "Ärger")), (True, ("berlin", "arger"))):
+        (student,), teacher, _ = both("SST-2", rows, WordPiece(tmp_path / "vocab.txt", lowercase), *more, words=True)
+        assert student == [[word, "is", "here", "."] for word in ["berlin", "arger"] + ["berlin"] * 3 + ["arger"] * 3]
+        expected = [words[0], words[1], *[words[0]] * 3, *[words[1]] * 3]
+        assert teacher == [["[CLS]", word, "is", "here", ".", "[SEP]"] for word in expected]
 
 
 @pytest.mark.parametrize("p_ng", [0, 1])

@@ -184,6 +184,11 @@ def test_presets_have_the_published_phases(task):
     assert task_distill.run_name(args) == "bert-theseus_3_epoch-10_lr-1e-5_wd-0"
 
 
+def test_the_published_name_of_a_constant_rate():
+    args = parse(TheseusArgs, ["--scheduler_type", "none", "--steps_for_replacing", "2500"])
+    assert (args.scheduler_type, args.steps_for_replacing) == ("constant", 2500)
+
+
 def test_flags_that_cannot_work_are_refused():
     for argv, message in (
         (["--steps_for_replacing", "0"], "--steps_for_replacing 0: must be at least 1"),

@@ -249,6 +249,21 @@ def test_students_of_paddlenlp_with_their_projections(stored, data_dir, still_te
     np.testing.assert_allclose(stored, state[f"tinybert.{name}"], atol=1e-20)
 
 
+def test_a_named_student_keeps_its_weights_whatever_sizes_are_said_too(data_dir, still_teacher, tmp_path):
+    student = make_bert_folder(tmp_path / "student", layers=2, hidden=16)
+    more = ("--model_name_or_path", student, "--student_hidden_size", 16, "--student_heads", 4, *STILL)
+    folder = task_distill.main(flags(data_dir, still_teacher, tmp_path / "run", "SST-2", *more))
+    found, theirs = (load_tensors(path / "model.safetensors") for path in (folder, student))
+    name = "bert.encoder.layers.1.linear2.weight"
+    np.testing.assert_allclose(found[name], theirs[name], atol=1e-20)
+
+
+def test_the_predictions_alone_need_no_fitting_layers(data_dir, still_teacher, tmp_path):
+    argv = ("--student_layers", 3, "--pred_distill", *STILL)  # 3 of 4 cannot be spread evenly
+    folder = task_distill.main(flags(data_dir, still_teacher, tmp_path / "run", "SST-2", *argv))
+    assert read(folder / "run.json")["steps"] == 6
+
+
 def test_chinese(home, tmp_path):
     """A vocabulary of characters, and a student stored as PaddleNLP's -zh students are."""
     texts = [

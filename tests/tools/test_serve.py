@@ -46,7 +46,8 @@ class Running:
         connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()
         text = answer.read()
-        return answer.status, json.loads(text) if text and answer.getheader("content-type") == "application/json" else text
+        is_json = text and answer.getheader("content-type") == "application/json"
+        return answer.status, json.loads(text) if is_json else text
 
     def end(self):
         """Ask it to end; returns its exit status and what it said."""

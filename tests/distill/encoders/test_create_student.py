@@ -117,6 +117,10 @@ def test_depth_of_a_folder(general):
         ({"student_layers": 5}, "the teacher has no layer 5"),
         ({"student_layers": 2, "student_hidden_size": 16}, "equal widths only.*--student_init random"),
         ({"student_layers": 2, "student_init": "random", "student_hidden_size": 10}, "cannot have 4 attention heads"),
+        (
+            {"student_init": "random", "student_model_name_or_path": "small"},
+            "random draws new weights",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused(folder, teacher, flags, message):

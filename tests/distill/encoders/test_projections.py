@@ -4,7 +4,7 @@ import pytest
 import safetensors.numpy
 
 from distill.encoders.folder import PROJECTIONS
-from distill.encoders.projections import Projections, create_projections
+from distill.encoders.projections import Projections, create_projections, of_layers
 from distill.errors import UserError
 
 HIDDEN = [paddle.to_tensor(np.random.default_rng(i).normal(size=(2, 3, 4)).astype("float32")) for i in range(3)]
@@ -64,8 +64,18 @@ def test_auto_follows_the_keys_then_the_widths():
     assert create(stored=per_layer).kind == "per_layer"
     assert create(stored=shared | per_layer).kind == "per_layer"
     assert create().kind == "per_layer"
+    assert create(own_embedding=False).kind == "shared"
     assert create(widths=(6, 6)) is None
     assert create("shared", widths=(6, 6)).kind == "shared"
+
+
+def test_those_of_chosen_layers_follow_their_layers():
+    made = arrays(Projections("per_layer", 5, 4, 6, seed=1)) | arrays(Projections("shared", 5, 4, 6, seed=1))
+    found = arrays(create(stored=of_layers(made, (2, 5))))
+    for ours, theirs in enumerate((0, 2, 5)):
+        for part in ("weight", "bias"):
+            np.testing.assert_array_equal(found[f"fit_denses.{ours}.{part}"], made[f"fit_denses.{theirs}.{part}"])
+    np.testing.assert_array_equal(of_layers(made, (2, 5))["fit_dense.weight"], made["fit_dense.weight"])
 
 
 def test_of_two_kinds_the_other_can_be_chosen(capsys):
