@@ -155,7 +155,7 @@ def narrowed(
 ) -> tuple[EncoderConfig, dict[str, np.ndarray]]:
     """Shape and weights with a table of `width` columns and its projection in place of the full table.
 
-    how='random'  both are drawn from normal(0, initializer_range) by `seed`, as published.
+    how='random'  both are drawn from normal(0, initializer_range) by `seed`.
     how='svd'     the table of that rank whose product with its projection is nearest to the full table.
     Positions, types and layer norm stay. Raises UserError when the table is no wider than `width`.
     """

@@ -85,7 +85,10 @@ class Subwords:
         write_atomic(Path(folder) / "tokenizer.json", self._content)
 
     def digest(self) -> str:
-        return hashlib.sha256(self._content.encode()).hexdigest()
+        """SHA-256 of what decides the ids: how a file is laid out, cuts and pads does not."""
+        content = json.loads(self._content)
+        deciding = {key: value for key, value in content.items() if key not in ("truncation", "padding")}
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 class SentenceEncoder(nn.Layer):

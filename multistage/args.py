@@ -68,11 +68,12 @@ def parse(argv: Sequence[str] | None, description: str, training: bool) -> Flags
         parser.add_argument(f"--{name}", *more, help=help, **settings)
 
     start = "a student's folder whose weights the training starts with" if training else "the student's folder"
-    default = "" if training else "; without it --logdir, or where train.py saved it"
-    add("config", "INI file: what is trained, on what and how; the shipped ones lie in config/", metavar="FILE")
+    default = "" if training else "; without it the run in --logdir, or where train.py saved it"
+    add("config", "INI file: what is trained, on what and how; the shipped ones lie in config/", "-c", metavar="FILE")
     add("checkpoint", start + default, "-checkpoint", metavar="FOLDER")
-    add("gpu", "number of the GPU; without it the CPU", type=_whole, metavar="N")
-    add("logdir", "folder of the run and of its student" if training else "folder of the results", metavar="FOLDER")
+    add("gpu", "number of the GPU; without it the CPU", "-g", type=_whole, metavar="N")
+    run = "folder of the run and of its student" if training else "folder of the results, or a run, for its test/"
+    add("logdir", run, metavar="FOLDER")
     add("data_dir", "folder of the data, in place of the config's", metavar="FOLDER")
     if training:
         add("cache_dir", f"folder of the teacher's cached vectors (default {Flags.cache_dir})", metavar="FOLDER")

@@ -20,6 +20,9 @@ from distill.pretrained import MINILM
 FOLDER = Path(__file__).resolve().parent / "config"
 RUNS = naming.ROOT / "models" / "student_model" / "multistage"
 TEACHERS = naming.ROOT / "models" / "teacher_model"
+DATASET_TYPES = (
+    "ParallelSentences", "parallel_all_emb_dataset", "parallel_all_distill_dataset", "parallel_separate_dataset",
+)  # fmt: skip
 NEEDED = object()
 
 
@@ -38,11 +41,12 @@ class Method:
     beside: Literal["mcl", "bool", "ce"] | None = None
 
     @property
-    def formatter(self) -> str:
-        """The published name of what a batch of it holds."""
-        if self.beside == "mcl":
-            return "teacher_sim_formatter"
-        return "mse_formatter" if self.learns == "teacher" else "mse_seprate_formatter"
+    def formatters(self) -> tuple[str, ...]:
+        """The published names of what a batch of it holds; those for MCL stand in its ablations' configs too."""
+        if self.learns != "teacher":
+            return ("mse_seprate_formatter",)
+        own = () if self.beside == "mcl" else ("mse_formatter",)
+        return own + (("teacher_sim_formatter",) if self.recurrent else ())
 
 
 METHODS = {
@@ -123,7 +127,7 @@ KEYS: dict[str, dict[str, tuple[Callable[[str], Any], Any]]] = {
     "data": {
         "max_seq_length": (whole(4), 128),
         "data_dir": (text, NEEDED),
-        "train_dataset_type": (one_of("ParallelSentences"), "ParallelSentences"),
+        "train_dataset_type": (one_of(*DATASET_TYPES), DATASET_TYPES[0]),
         "train_formatter": (text, None),
         "teacher_path": (text, NEEDED),
         "train_files": (texts, NEEDED),
@@ -278,8 +282,8 @@ class Config:
             if self["model", key] is not None and not wanted:
                 self._refuse("model", key, f"{name} does not read it; remove the line")
         formatter = self["data", "train_formatter"]
-        if formatter not in (None, method.formatter):
-            self._refuse("data", "train_formatter", f"{name} takes {method.formatter}")
+        if formatter not in (None, *method.formatters):
+            self._refuse("data", "train_formatter", f"{name} takes {' or '.join(method.formatters)}")
         if "en" not in self["data", "sts_languages"]:
             self._refuse("data", "sts_languages", "en must be among them")
         if any(part in self.name for part in "/\\ "):

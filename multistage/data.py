@@ -1,14 +1,29 @@
 """The texts that a config names, and the report on them."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill.data.parallel import Parallel, check_apart, load_parallel, load_sts
 from distill.evaluation.sentences import Encode, report
-from models.sentence_encoder import SentenceEncoder
+from distill.training.collapse import teacher_scale
+from models.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from multistage.config import Config
 
 TEST_FOLDER = "test"  # in a run's folder
+
+
+def load_teacher(config: Config, run: Path) -> SentenceEncoder:
+    """The config's teacher. Its vectors are as they were pooled: scaled to length 1 they would leave next to no error
+    to learn from."""
+    place, longest = config.place("data", "teacher_path", run), config["data", "max_seq_length"]
+    return load_sentence_encoder(place, longest, normalize=False)
+
+
+def taught_by(teacher: SentenceEncoder, sample: Sequence[str]) -> Encode:
+    """What a student of this teacher is to match, from texts to vectors; `sample`: some of its texts."""
+    scale = teacher_scale(teacher.encode(list(sample[:256])))
+    return lambda texts: scale * teacher.encode(texts)
 
 
 class Texts:
@@ -51,7 +66,10 @@ class Texts:
         taught: what the student was to match for English sentences and their translations alike, if there is such.
         """
         rows, size = self.parallel.get(split), self.config["eval" if split == "dev" else "test", "batch_size"]
-        theirs = taught(rows.sources) if rows is not None and taught is not None else None
+        theirs = None
+        if rows is not None and taught is not None:
+            numbers = {source: number for number, source in enumerate(dict.fromkeys(rows.sources))}
+            theirs = taught(list(numbers))[[numbers[source] for source in rows.sources]]
         student.fix()
         encode = lambda texts: student.encode(texts, size)  # noqa: E731
         report(folder, split, encode, self.sts[split], rows, theirs, student, weights, size, seed)

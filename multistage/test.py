@@ -6,12 +6,17 @@ python test.py --config multilingual/xlmr_rec_bottle_mcl.config --checkpoint my_
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill import runtime
 from distill.cli import run
 from distill.errors import UserError
 from multistage.args import parse
 from multistage.config import Config
+
+if TYPE_CHECKING:
+    from distill.evaluation.sentences import Encode
+    from multistage.data import Texts
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -20,23 +25,46 @@ def main(argv: Sequence[str] | None = None) -> Path:
     config = Config(flags.config)
     runtime.require_one_process()
     flags.start()
+    from models.predictor import read_run
     from models.sentence_encoder import load_sentence_encoder
     from multistage.data import TEST_FOLDER, Texts
     from multistage.student import weight_file
 
-    weights = weight_file(flags.checkpoint or config.folder(None))
+    logdir = Path(flags.logdir).expanduser() if flags.logdir else None
+    of_run = logdir is not None and (logdir / "run.yaml").is_file()
+    weights = weight_file(flags.checkpoint or (logdir if of_run else config.folder(None)))
     if not (weights.parent / "config.json").is_file():
         raise UserError(f"--checkpoint {weights.parent}: no config.json in it; pass the folder of a student")
-    run_of_best = weights.parent.parent
-    if weights.parent.name == "best" and (run_of_best / "run.yaml").is_file() and not flags.logdir:
-        raise UserError(f"{run_of_best}: its training has not ended; pass --logdir, a folder for the results")
-    folder = Path(flags.logdir).expanduser() if flags.logdir else weights.parent / TEST_FOLDER
+    trained = weights.parent
+    if trained.name == "best" and (trained.parent / "run.yaml").is_file():
+        trained = trained.parent
+        if logdir is None or of_run:
+            asked = f"--checkpoint {trained} --logdir RESULTS, a folder for the results"
+            raise UserError(f"{trained}: its training has not ended; pass {asked}")
+    folder = trained / TEST_FOLDER if logdir is None or of_run else logdir
+    if logdir is not None and of_run and logdir.resolve() != trained.resolve():
+        raise UserError(f"--logdir {logdir}: holds a run, which --checkpoint is not; pass another folder")
     if folder.is_file():
         raise UserError(f"--logdir {folder}: is a file, not a folder")
     student = load_sentence_encoder(weights.parent)
     texts = Texts(config, flags.data_dir, testing=True, training=False)
-    texts.report(folder, "test", student, weights, None, None)
+    seed = read_run(trained).get("seed")
+    texts.report(folder, "test", student, weights, taught(config, texts, trained), seed)
     return folder
+
+
+def taught(config: Config, texts: "Texts", student: Path) -> "Encode | None":
+    """What the student was to match, where the config's teacher teaches it and is still there."""
+    from multistage.data import load_teacher, taught_by
+
+    if config.method.learns != "teacher" or "test" not in texts.parallel:
+        return None
+    try:
+        teacher = load_teacher(config, student)
+    except UserError as error:
+        runtime.log(f"no squared error from the teacher: {error}")
+        return None
+    return taught_by(teacher.fix(), texts.parallel["test"].sources)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.training.fit import Batches, fit
     from distill.training.monitor import Run
     from models.sentence_encoder import load_sentence_encoder
-    from multistage.data import TEST_FOLDER, Texts
+    from multistage.data import TEST_FOLDER, Texts, load_teacher
     from multistage.losses import pair_losses
     from multistage.student import create_student
 
@@ -44,10 +44,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     texts = Texts(config, flags.data_dir, flags.do_test)
     train, learns = texts.parallel["train"], config.method.learns
 
-    # 3. Teacher: its vectors as they were pooled; scaled to length 1 they would leave next to no error to learn from.
-    teacher = load_sentence_encoder(
-        config.place("data", "teacher_path", folder), config["data", "max_seq_length"], normalize=False
-    )
+    # 3. Teacher.
+    teacher = load_teacher(config, folder)
     teacher = (teacher.without_layers() if learns == "embeddings" else teacher).fix()
     digest = teacher.digest()
 
@@ -110,8 +108,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             into = folder if split == "dev" else folder / TEST_FOLDER
             taught = (lambda some: scale * teacher.encode(some)) if learns == "teacher" else None
             texts.report(into, split, best, this_run.best_dir / "model.safetensors", taught, flags.seed)
-    share = round(plan.real_share(0), 4)
-    this_run.finish(task="sentences", train_rows=len(train), languages=languages, real_token_share=share)
+    this_run.finish(task="sentences", train_rows=len(train), languages=languages)
     return folder
 
 

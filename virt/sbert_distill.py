@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     start = found
     if args.init_checkpoint_student:
         start = data.find_start("--init_checkpoint_student", args.init_checkpoint_student, args)
+    else:
+        runtime.log("the student starts with the teacher's encoder; --init_checkpoint_student names another")
     data.check_positions(start, max(lengths), lengths)
     if WordPiece.from_folder(start.folder).digest() != wordpiece.digest():
         raise UserError(f"{start.folder}: its wordpieces are not those of the teacher; pass a BERT with the same ones")
@@ -134,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if runtime.is_main():
             best = load_dual_encoder(this_run.best_dir)
             dev.report(folder, best, best, this_run.best_dir / "model.safetensors", seed)
-        this_run.finish(task=task.name, train_rows=len(texts), real_token_share=round(plan.real_share(0), 4))
+        this_run.finish(task=task.name, train_rows=len(texts))
         return folder
 
     return run_arms(train, Path(args.output_dir or naming.student_dir("virt", task.name, run_name(args))), args, task)

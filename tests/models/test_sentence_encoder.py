@@ -17,6 +17,8 @@ from models.recurrent_encoder import PROJECTION, TABLE, kept_layers, narrowed, p
 from models.sentence_encoder import SentenceEncoder, build, load_sentence_encoder, read_folder, weights
 from tests.models.folders import HEADS, make_sentence_folder, torch_weights
 
+TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+
 TEXTS = ["a good film", "the story is dull and the cast is weak", " a good film ", "is", "the music was great fun ."]
 
 
@@ -343,3 +345,14 @@ def test_minilm_by_its_name():
     cosines = vectors @ vectors.T
     np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
     assert cosines[0, 1] > 0.7 and abs(cosines[0, 2]) < 0.2
+
+
+def test_subwords_are_the_same_however_their_file_is_laid_out(broken):
+    folder = broken("xlm-roberta")
+    path, before = folder / "tokenizer.json", read_folder(folder).reader.digest()
+    content = json.loads(path.read_text()) | {"truncation": TRUNCATION}
+    path.write_text(json.dumps(content, indent=1))
+    assert read_folder(folder).reader.digest() == before
+    content["normalizer"] = {"type": "Lowercase"}
+    path.write_text(json.dumps(content))
+    assert read_folder(folder).reader.digest() != before

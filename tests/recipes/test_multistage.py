@@ -4,6 +4,7 @@ import configparser
 import gzip
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -311,11 +312,35 @@ def test_training_goes_on_from_a_checkpoint_and_testing_takes_one(trained, home,
     places = ("-checkpoint", folder, "--data_dir", texts, "--logdir", home / "tested")
     tested = test_script.main(["--config", *map(str, (config, *places))])
     results = [read(path / "results_eval.json") for path in (tested, folder / "test")]
-    for key in ("spearman", "sts", "translation", "parameters"):
+    for key in ("spearman", "sts", "translation", "parameters", "seed"):
         assert results[0][key] == results[1][key]
+    assert results[0]["mse"] == pytest.approx(results[1]["mse"], rel=1e-4)
     assert results[0]["spearman"] != read(folder / "results_eval.json")["spearman"]  # of the dev splits
     assert len(results[0]["sts"]) == 25 and set(results[0]["translation"]) == {"en-de", "en-es"}
     assert {path.name for path in tested.iterdir()} == {"results_eval.json", "results_eval.csv", "spearman.png"}
+
+
+def test_a_run_named_by_logdir_is_the_one_that_is_tested(trained, home, texts, tmp_path, monkeypatch):
+    """Its dev report stays, and no other student's scores stand in it."""
+    monkeypatch.setattr("distill.evaluation.sentences.save_heat_map", save_heat_map)
+    run = shutil.copytree(trained("cpu/mse.config"), tmp_path / "my run")
+    config, report = tiny("cpu/mse.config", home), read(run / "results_eval.json")
+    argv = ["--config", str(config), "--data_dir", str(texts), "--logdir", str(run)]
+    assert test_script.main(argv) == run / "test" and read(run / "results_eval.json") == report
+    assert read(run / "test" / "results_eval.json")["spearman"] != report["spearman"]
+    line = refused(test_script.main, [*argv, "--checkpoint", str(trained("cpu/mse.config"))], run)
+    assert line == f"--logdir {run}: holds a run, which --checkpoint is not; pass another folder"
+
+
+def test_without_its_teacher_a_student_is_tested_all_the_same(trained, home, texts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("distill.evaluation.sentences.save_heat_map", save_heat_map)
+    config = tiny("cpu/mse.config", home)
+    Path(config).write_text(Path(config).read_text().replace("teacher_path = teacher", "teacher_path = gone"))
+    argv = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(trained("cpu/mse.config"))]
+    found = read(test_script.main([*argv, "--logdir", str(tmp_path)]) / "results_eval.json")
+    assert "mse" not in found and found["seed"] == 0
+    assert "no squared error from the teacher: " in capsys.readouterr().out
+    tiny("cpu/mse.config", home)
 
 
 def test_a_finished_run_is_left_as_it_is(trained, home, texts, capsys):
@@ -348,7 +373,8 @@ def test_an_unfinished_run_is_tested_into_a_folder_of_its_own(trained, home, tex
     run = home / "tested early"
     asked = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(run)]
     line = refused(test_script.main, asked, run)
-    assert line == f"{run}: its training has not ended; pass --logdir, a folder for the results"
+    assert line.startswith(f"{run}: its training has not ended; pass --checkpoint {run} --logdir RESULTS")
+    assert refused(test_script.main, [*asked, "--logdir", str(run)], run) == line
     assert (test_script.main([*asked, "--logdir", str(home / "early")]) / "results_eval.json").is_file()
 
 
@@ -415,6 +441,14 @@ def bad(home, file="cpu/mse.config", name="bad", **changes):
     folder = home / name
     folder.mkdir(exist_ok=True)
     return tiny(file, folder, **changes)
+
+
+@pytest.mark.parametrize("kind", ["all_emb", "all_distill", "separate"])
+def test_published_names_without_effect_are_read(kind, home):
+    config = Config(bad(home, train_dataset_type=f"parallel_{kind}_dataset"))
+    assert config["data", "train_dataset_type"] == f"parallel_{kind}_dataset"
+    for model in ("mse", "bool", "ce"):
+        Config(bad(home, f"cpu/rec_bottle_{model}.config", f"bad_{model}", train_formatter="teacher_sim_formatter"))
 
 
 @pytest.mark.parametrize(
@@ -523,7 +557,7 @@ def test_flags_that_cannot_work(home, texts, tmp_path):
     assert line().startswith("--config is needed")
     assert line("--config", "none.config").startswith("--config none.config: no such file; shipped in config/: Disti")
     assert line("--config", config, "--gpus", 1) == "--gpus: unknown flag; did you mean --gpu? (--help lists all)"
-    assert "--gpu: 1.5 is not a whole number" in line("--config", config, "--gpu", "1.5")
+    assert "--gpu/-g: 1.5 is not a whole number" in line("--config", config, "--gpu", "1.5")
     assert "--cache_limit_gb: -1 is not a number" in line("--config", config, "--cache_limit_gb=-1")
     assert line("--config", config, "--distributed").startswith("--distributed: one process alone; start `python -m")
     assert "with --distributed the launcher gives" in line("--config", config, "--distributed", "--gpu", 0)
