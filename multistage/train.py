@@ -27,9 +27,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     folder, options = config.folder(flags.logdir), config.options(flags.seed)
     flags.start()
     import numpy as np
+    import paddle
     from paddle import Tensor
 
-    from distill.data.parallel import InterleavedBatches
+    from distill.data.batching import BucketBatches
+    from distill.data.parallel import GroupedBatches, InterleavedBatches, numbered
     from distill.evaluation.sentences import sts_scores
     from distill.teachers.vectors import teacher_vectors
     from distill.training.collapse import spread_scores, teacher_scale
@@ -61,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parts = pair_losses(config.method, config["model", "scale"])
 
     def losses(batch: dict[str, Any]) -> dict[str, Tensor]:
-        return parts(student(*batch["source"]), student(*batch["target"]), batch)
+        source = paddle.index_select(student(*batch["source"]), batch["of_row"])
+        return parts(source, student(*batch["target"]), batch)
 
     # 6. Fit, with the teacher's vectors from its cache.
     content = {"teacher": digest, "rows": texts.digest(), "student": origin, "seed": flags.seed}
@@ -79,9 +82,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
         looked_at = list(dict.fromkeys(texts.sts["dev"]["en-en"].text_a))[:1000]
         their_look = teacher.encode(looked_at)
     ids = {"source": student.tokens(train.sources), "target": student.tokens(train.targets)}
+    sentences = numbered(train.sources)
 
     def load(chosen: np.ndarray) -> dict[str, Any]:
-        batch: dict[str, Any] = {side: student.batch(encoded, chosen) for side, encoded in ids.items()}
+        _, first, of_row = np.unique(sentences[chosen], return_index=True, return_inverse=True)
+        batch: dict[str, Any] = {
+            "source": student.batch(ids["source"], chosen[first]),  # each sentence once
+            "of_row": of_row,
+            "target": student.batch(ids["target"], chosen),
+        }
         with this_run.timer("teacher"):
             return batch | {name: scale * found.batch(chosen) for name, found in vectors.items()}
 
@@ -97,7 +106,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return scores | spread_scores(this_run, np.stack([vectors[text] for text in looked_at]), their_look)
 
     lengths = np.maximum(ids["source"].lengths, ids["target"].lengths)
-    plan = InterleavedBatches(lengths, train, options.batch_size, flags.seed, runtime.rank(), runtime.world_size())
+    dealt = (options.batch_size, flags.seed, runtime.rank(), runtime.world_size())
+    plan: BucketBatches = GroupedBatches(lengths, sentences, *dealt)
+    if config.method.beside is not None:  # there a sentence's translations would be taken for different sentences
+        plan = InterleavedBatches(lengths, train, *dealt)
     fit(student.encoder, losses, Batches(plan, load), options, this_run, dev_scores, "spearman", student.save)
 
     # 7. Evaluate the best. 8. Save.

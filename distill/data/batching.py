@@ -74,11 +74,7 @@ class BucketBatches:
         order = rng.permutation(rows)
         pool = np.repeat(np.arange(self._steps) // _POOL, sizes)
         order = order[np.argsort(pool * (self.lengths.max() + 1) + self.lengths[order], kind="stable")]
-        # Rows of a step now stand in order of length; mix them, all steps of one size at once.
-        split = larger * (small + 1)
-        for part, size in ((order[:split], small + 1), (order[split:], small)):
-            if len(part):
-                part[:] = rng.permuted(part.reshape(-1, size), axis=1).ravel()
+        _mix(order, sizes, rng)  # rows of a step stand in order of length
         return order, sizes, rng.permutation(self._steps)
 
     def rows_of(self, steps: int) -> np.ndarray:
@@ -94,3 +90,12 @@ class BucketBatches:
         """Real tokens over all tokens, padding included, in this rank's batches of the epoch."""
         batches = [self.lengths[batch] for batch in self.epoch(epoch)]
         return sum(int(batch.sum()) for batch in batches) / sum(int(batch.max()) * len(batch) for batch in batches)
+
+
+def _mix(order: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> None:
+    """Shuffle the rows of each batch in place, all batches of one size at once; the larger sizes stand first."""
+    small = int(sizes[-1])
+    split = int(sizes[sizes > small].sum())
+    for part, size in ((order[:split], small + 1), (order[split:], small)):
+        if len(part):
+            part[:] = rng.permuted(part.reshape(-1, size), axis=1).ravel()

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.data.batching import _POOL, BucketBatches
+from distill.data.batching import _POOL, BucketBatches, _mix
 from distill.data.readers import Rows, read_rows, shortened
 from distill.errors import UserError
 from distill.runtime import log
@@ -156,7 +156,7 @@ class InterleavedBatches(BucketBatches):
         super().__init__(lengths, batch_size, seed, True, rank, world_size)
         if len(rows) != len(self.lengths):
             raise ValueError(f"{len(rows)} rows but {len(self.lengths)} lengths")
-        self._language, self._source = _numbered(rows.languages), _numbered(rows.sources)
+        self._language, self._source = numbered(rows.languages), numbered(rows.sources)
         counts = np.bincount(self._source)[self._source]
         self._turn = _number_in_group(self._source) / counts
         # Short enough that a usual sentence's rows, about an epoch / count apart, lie in different pools.
@@ -178,15 +178,45 @@ class InterleavedBatches(BucketBatches):
         sort = np.lexsort((self.lengths[order], pool))
         group = pool * (self._language.max() + 1) + self._language[order]
         order = order[sort][_interleaved(group[sort], pool)]
-        # In a step's order languages take turns, and so do ranks when it is dealt out: mix it.
-        split = larger * (small + 1)
-        for part, size in ((order[:split], small + 1), (order[split:], small)):
-            if len(part):
-                part[:] = rng.permuted(part.reshape(-1, size), axis=1).ravel()
+        _mix(order, sizes, rng)  # languages take turns, and so do ranks when a step is dealt out
         return order, sizes, rng.permutation(steps)
 
 
-def _numbered(texts: Sequence[str]) -> np.ndarray:
+class GroupedBatches(BucketBatches):
+    """Batches of row indices in which a sentence stands beside its translations, bucketed by length, otherwise as
+    `BucketBatches`: a model reads the sentence once for all of them.
+
+    For losses that compare nothing across rows; the others want `InterleavedBatches`.
+
+    Args:
+        lengths: tokens of each row, [n].
+        sources: the number of each row's sentence, int [n], from 0.
+        batch_size, seed, rank, world_size: as for `BucketBatches`.
+    """
+
+    def __init__(
+        self, lengths: Any, sources: np.ndarray, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(lengths, batch_size, seed, True, rank, world_size)
+        self._source = sources
+        self._longest = np.zeros(int(sources.max()) + 1, np.int64)
+        np.maximum.at(self._longest, sources, self.lengths)
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, steps = len(self.lengths), len(self)
+        rng = np.random.default_rng([self.seed, epoch])
+        small, larger = divmod(rows, steps)
+        sizes = np.full(steps, small)
+        sizes[:larger] += 1
+        place = rng.permutation(len(self._longest))[self._source]
+        order = np.argsort(place, kind="stable")
+        pool = np.repeat(np.arange(steps) // _POOL, sizes)
+        order = order[np.lexsort((place[order], self._longest[self._source[order]], pool))]
+        _mix(order, sizes, rng)
+        return order, sizes, rng.permutation(steps)
+
+
+def numbered(texts: Sequence[str]) -> np.ndarray:
     """The number of each text among the distinct ones, in the order in which they first occur, int64 [n]."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)

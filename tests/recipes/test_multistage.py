@@ -64,8 +64,10 @@ def texts(tmp_path_factory):
     (root / "parallel-sentences").mkdir()
     (root / "stsb_multi_mt").mkdir()
 
+    both = [sentence(rng) for _ in range(20)]  # in several languages, as in multi-way corpora
+
     def pairs(language, rows):
-        found = [sentence(rng) for _ in range(rows)]
+        found = both if rows == len(both) else [sentence(rng) for _ in range(rows)]
         return "".join(f"{text}\t{translated(text, language)}\n" for text in found)
 
     for language in ("de", "es"):
@@ -215,6 +217,29 @@ def test_weights_at_the_start(file, sources, trained, home, texts):
         expected |= load_tensors(home / source / "model.safetensors")
     for name, array in load_tensors(folder / "model.safetensors").items():
         np.testing.assert_allclose(array, expected[name], atol=1e-20)
+
+
+def test_a_sentence_is_read_once_for_its_translations(home, texts, monkeypatch):
+    """And each translation counts beside it as if it had been read for each."""
+    read_rows, losses = [], []
+    from multistage import losses as module
+
+    forward, pair_losses = SentenceEncoder.forward, module.pair_losses
+
+    def counted(self, ids, *more):
+        if self.training:
+            read_rows.append(ids.shape[0])
+        return forward(self, ids, *more)
+
+    def seen(*settings):
+        parts = pair_losses(*settings)
+        return lambda source, target, batch: losses.append((len(source), len(target))) or parts(source, target, batch)
+
+    monkeypatch.setattr(SentenceEncoder, "forward", counted)
+    monkeypatch.setattr(module, "pair_losses", seen)
+    train.main(flags(tiny("cpu/mse.config", home, **STILL), home, texts, name="read once"))
+    assert losses and all(a == b for a, b in losses)
+    assert sum(read_rows[::2]) < 0.7 * sum(read_rows[1::2])  # sources, targets: two languages
 
 
 def test_a_vocabulary_of_its_own_starts_with_the_teachers_vectors(home, texts):

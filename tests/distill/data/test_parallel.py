@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from distill.data.batching import BucketBatches
 from distill.data.parallel import (
+    GroupedBatches,
     InterleavedBatches,
     Parallel,
     check_apart,
     language_of,
     load_parallel,
     load_sts,
+    numbered,
     read_sts,
 )
 from distill.errors import UserError
@@ -240,6 +242,41 @@ def test_lengths_are_bucketed_and_epochs_differ():
     assert [b.tolist() for b in first] != [b.tolist() for b in InterleavedBatches(lengths, rows, 20, 6).epoch(0)]
     longest = [lengths[batch].max() for batch in first]
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 150), min_size=1, max_size=5), st.integers(1, 30), st.integers(1, 3), st.integers(0, 3))
+def test_grouped_rows_come_once_in_steps_of_equal_size(sizes, batch_size, world, epoch):
+    rows, lengths = made(sizes)
+    if len(rows) < world:
+        return
+    sources = numbered(rows.sources)
+    ranks = [GroupedBatches(lengths, sources, batch_size, 1, rank, world).epoch(epoch) for rank in range(world)]
+    steps = list(zip(*ranks, strict=True))
+    assert np.array_equal(np.sort(np.concatenate([part for step in steps for part in step])), np.arange(len(rows)))
+    joined = [sum(map(len, step)) for step in steps]
+    assert max(joined) - min(joined) <= 1
+    if batch_size > 1 or len(rows) % world == 0:
+        alone = GroupedBatches(lengths, sources, batch_size * world, 1).epoch(epoch)
+        assert [set(batch.tolist()) for batch in alone] == [set(np.concatenate(step).tolist()) for step in steps]
+
+
+def test_grouped_rows_meet_the_translations_of_their_sentence():
+    rows, lengths = made((600, 600, 600, 600))
+    sources = numbered(rows.sources)
+    plan = GroupedBatches(lengths, sources, 20, 5)
+    for epoch in range(2):
+        batches = plan.epoch(epoch)
+        assert max(len(set(sources[batch])) for batch in batches) <= 6  # 20 rows of 4 each, two of them cut in two
+        assert sum(len(set(sources[batch])) for batch in batches) <= 600 + len(batches)
+        assert len({tuple(rows.languages[i] for i in batch) for batch in batches}) > 50  # mixed within a step
+    first, second = plan.epoch(0), plan.epoch(1)
+    assert [b.tolist() for b in first] == [b.tolist() for b in plan.epoch(0)] != [b.tolist() for b in second]
+    longest = [lengths[batch].max() for batch in first]
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
+    same = np.repeat(lengths[:600], 4)  # where translations are as long as their sentence
+    of_row = np.repeat(np.arange(600), 4)
+    assert GroupedBatches(same, of_row, 20, 5).real_share(0) > 0.9
 
 
 def test_plans_that_cannot_be():
