@@ -111,16 +111,16 @@ def _copies(
     if isinstance(vocabulary, WordPiece) and not args.whole_word_mask:
         copies = augment(Ragged.from_lists(vocabulary.pieces(texts)), how, vocabulary.mask_id, stream)
         return copies, copies
-    if isinstance(vocabulary, WordPiece):
-        words = vocabulary.words(texts)
-    else:  # as the teacher reads them; the student's are lower-cased below
-        words = segment(texts, reader.language, teacher is None or teacher.lowercase)
     table = UnitTable()
-    rows = table.index(words)
-    plain = table.units if reader.language == "zh" else ["".join(parts) for parts in segment(table.units, "en")]
+    if isinstance(vocabulary, WordPiece):
+        rows = table.index(vocabulary.words(texts))
+        as_read = table.units
+    else:  # cut as the teacher reads them, lower-cased for the student
+        rows = table.index(segment(texts, reader.language, teacher is None or teacher.lowercase))
+        as_read = ["".join(parts) for parts in segment(table.units, "en")] if reader.language == "en" else table.units
     classes = None
     if how.p_replace:
-        tags = parts_of_speech(plain, reader.language, args.pos_file)
+        tags = parts_of_speech(as_read, reader.language, args.pos_file)
         classes = Classes(np.unique(tags, return_inverse=True)[1] - 1, np.bincount(rows.values, minlength=len(tags)))
     copies = augment(rows, how, 0, stream, classes)
 
@@ -132,7 +132,7 @@ def _copies(
     if isinstance(vocabulary, WordPiece):
         same = ids(vocabulary.pieces(table.units), vocabulary.mask_id)
         return same, same
-    for_student = ids([[i] for i in vocabulary.lookup([plain])[0]], vocabulary.unk_id)
+    for_student = ids([[i] for i in vocabulary.lookup([as_read])[0]], vocabulary.unk_id)
     return for_student, ids(teacher.pieces(table.units), teacher.unk_id) if teacher else for_student
 
 

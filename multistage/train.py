@@ -107,8 +107,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     lengths = np.maximum(ids["source"].lengths, ids["target"].lengths)
     dealt = (options.batch_size, flags.seed, runtime.rank(), runtime.world_size())
-    plan: BucketBatches = GroupedBatches(lengths, sentences, *dealt)
-    if config.method.beside is not None:  # there a sentence's translations would be taken for different sentences
+    plan: BucketBatches
+    if config.method.beside is None:
+        plan = GroupedBatches(lengths, sentences, *dealt)
+    else:  # a sentence's translations would be taken for different sentences
         plan = InterleavedBatches(lengths, train, *dealt)
     fit(student.encoder, losses, Batches(plan, load), options, this_run, dev_scores, "spearman", student.save)
 

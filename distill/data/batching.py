@@ -62,11 +62,7 @@ class BucketBatches:
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All rows int64 [n], those of a batch beside each other; the batches' sizes [steps]; and in which order the
         batches come [steps]."""
-        rows = len(self.lengths)
-        # The sizes of np.array_split, the larger first.
-        small, larger = divmod(rows, self._steps)
-        sizes = np.full(self._steps, small)
-        sizes[:larger] += 1
+        rows, sizes = len(self.lengths), self._sizes()
         if not self.shuffle:
             order = np.argsort(-self.lengths, kind="stable")
             return order, sizes, np.arange(self._steps)
@@ -76,6 +72,11 @@ class BucketBatches:
         order = order[np.argsort(pool * (self.lengths.max() + 1) + self.lengths[order], kind="stable")]
         _mix(order, sizes, rng)  # rows of a step stand in order of length
         return order, sizes, rng.permutation(self._steps)
+
+    def _sizes(self) -> np.ndarray:
+        """Rows of each batch, int64 [steps]: as np.array_split makes them, the larger first."""
+        small, larger = divmod(len(self.lengths), self._steps)
+        return np.repeat([small + 1, small], [larger, self._steps - larger])
 
     def rows_of(self, steps: int) -> np.ndarray:
         """The rows of all ranks' first `steps` batches, sorted; of all batches when it is below 1, as --max_steps is

@@ -163,11 +163,8 @@ class InterleavedBatches(BucketBatches):
         self._pool = max(1, min(_POOL, int(0.75 * len(self) / np.median(counts))))
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows, steps = len(self.lengths), len(self)
+        steps, sizes = len(self), self._sizes()
         rng = np.random.default_rng([self.seed, epoch])
-        small, larger = divmod(rows, steps)
-        sizes = np.full(steps, small)
-        sizes[:larger] += 1
         # Each sentence has a random place in the epoch, its further rows the places evenly spaced from there.
         sentences = int(self._source.max()) + 1
         place = rng.permutation(sentences)[self._source] / sentences
@@ -203,11 +200,8 @@ class GroupedBatches(BucketBatches):
         np.maximum.at(self._longest, sources, self.lengths)
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows, steps = len(self.lengths), len(self)
+        steps, sizes = len(self), self._sizes()
         rng = np.random.default_rng([self.seed, epoch])
-        small, larger = divmod(rows, steps)
-        sizes = np.full(steps, small)
-        sizes[:larger] += 1
         place = rng.permutation(len(self._longest))[self._source]
         order = np.argsort(place, kind="stable")
         pool = np.repeat(np.arange(steps) // _POOL, sizes)
