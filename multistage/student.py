@@ -3,23 +3,32 @@
 import dataclasses
 from pathlib import Path
 
-from distill.data.wordpiece import WordPiece
+import numpy as np
+from scipy.sparse import csr_array
+
+from distill.data.alignment import translations
+from distill.data.parallel import Parallel
+from distill.data.wordpiece import Encoded, WordPiece
 from distill.errors import UserError
 from distill.files import sha256
+from distill.pretrained import MINILM, minilm_folder
 from distill.runtime import log
 from distill.tensors import fill, load_tensors
-from models.recurrent_encoder import kept_layers, layer_number, narrowed, revocabularied
+from models.recurrent_encoder import TABLE, kept_layers, layer_number, narrowed, revocabularied
 from models.sentence_encoder import EncoderFolder, SentenceEncoder, build, read_folder
 from multistage.config import SHAPE, Config
 
 
-def create_student(config: Config, run: Path, checkpoint: str | None, seed: int) -> tuple[SentenceEncoder, str]:
+def create_student(
+    config: Config, run: Path, checkpoint: str | None, seed: int, train: Parallel
+) -> tuple[SentenceEncoder, str]:
     """The student, in train mode, and a digest of what it starts from.
 
     run: the run's folder, beside which earlier stages' lie. checkpoint: see `weight_file`. What is random follows
-    `seed`. Raises UserError, naming the config's key, for what does not fit together.
+    `seed`. train: the sentences that vocab_path's new wordpieces are explained by. Raises UserError, naming the
+    config's key, for what does not fit together.
     """
-    source, origins = _source(config, run, seed)
+    source, origins = _source(config, run, seed, train)
     if config.method.learns == "embeddings":
         shape, arrays = kept_layers(source.config, source.arrays, 0, 1)
         how = config["model", "embedding_init"] or "random"
@@ -53,8 +62,8 @@ def create_student(config: Config, run: Path, checkpoint: str | None, seed: int)
 
 def weight_file(path: str | Path) -> Path:
     """The weights of --checkpoint: a student's folder, that of a run, finished or not, one of its
-    `checkpoints/step-N`, or the file itself."""
-    place = Path(path).expanduser()
+    `checkpoints/step-N`, or the file itself; or `all-MiniLM-L6-v2`."""
+    place = minilm_folder() if str(path) == MINILM else Path(path).expanduser()
     files = (place, *(place / name for name in ("model.safetensors", "best/model.safetensors", "weights.safetensors")))
     for file in files:
         if file.is_file():
@@ -62,7 +71,7 @@ def weight_file(path: str | Path) -> Path:
     raise UserError(f"--checkpoint {path}: no student there; pass the folder that train.py wrote")
 
 
-def _source(config: Config, run: Path, seed: int) -> tuple[EncoderFolder, list[str]]:
+def _source(config: Config, run: Path, seed: int, train: Parallel) -> tuple[EncoderFolder, list[str]]:
     """What student_model_path holds, with the wordpieces of vocab_path where that is given, and its digests."""
     source = read_folder(config.place("model", "student_model_path", run))
     origins = [sha256(source.weights), source.reader.digest()]
@@ -73,7 +82,21 @@ def _source(config: Config, run: Path, seed: int) -> tuple[EncoderFolder, list[s
         source.config, source.arrays, source.reader.tokens, wordpiece.tokens, wordpiece.pad_id, seed
     )
     log(f"vocabulary of {wordpiece.size:,} wordpieces: {shared:,} start with the vectors of {source.weights.parent}")
+    texts = [wordpiece.encode(column, None, shape.max_length) for column in (train.sources, train.targets)]
+    arrays[TABLE], translated = translated_vectors(arrays[TABLE], *texts)
+    log(f"{translated:,} of them, which only translations have, start with the mean of what they translate")
     return dataclasses.replace(source, config=shape, arrays=arrays, reader=wordpiece), [*origins, wordpiece.digest()]
+
+
+def translated_vectors(table: np.ndarray, source: Encoded, target: Encoded) -> tuple[np.ndarray, int]:
+    """The table [V, H] in which each token that is in targets and in no source has the mean vector of the source tokens
+    that it translates, weighted by `distill.data.alignment.translations`; and how many tokens those are."""
+    t, s, p = translations(source, target)
+    chosen = np.setdiff1d(target.ids, source.ids)
+    weights = csr_array((p, (t, s)), shape=(len(table), len(table)), dtype=table.dtype)
+    table = table.copy()
+    table[chosen] = weights[chosen] @ table
+    return table, len(chosen)
 
 
 def _continued(config: Config, student: EncoderFolder, previous: EncoderFolder) -> EncoderFolder:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from distill import runtime
 from distill.cli import run
 from distill.errors import UserError
+from distill.pretrained import MINILM
 from multistage.args import parse
 from multistage.config import Config
 
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from multistage.data import TEST_FOLDER, Texts
     from multistage.student import weight_file
 
+    if flags.checkpoint == MINILM and not flags.logdir:
+        raise UserError(f"--checkpoint {MINILM}: pass --logdir RESULTS too, a folder for the results")
     logdir = Path(flags.logdir).expanduser() if flags.logdir else None
     of_run = logdir is not None and (logdir / "run.yaml").is_file()
     weights = weight_file(flags.checkpoint or (logdir if of_run else config.folder(None)))

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     digest = teacher.digest()
 
     # 4. Student.
-    student, origin = create_student(config, folder, flags.checkpoint, flags.seed)
+    student, origin = create_student(config, folder, flags.checkpoint, flags.seed, train)
     if student.dim != teacher.dim:
         raise UserError(
             f"{config.path}: vectors of {student.dim} numbers cannot learn from a teacher's of {teacher.dim}; give "

@@ -47,7 +47,10 @@ class ResultsArgs:
 
 
 def keep(folder: Path, name: str) -> dict[str, Any]:
-    """Write results/`name`.json from a finished run's run.json and results_eval.json; returns its content."""
+    """Write results/`name`.json from a finished run's run.json and results_eval.json, or from what multistage/test.py
+    found of a model that was not trained here; returns its content."""
+    if not (folder / "run.json").is_file() and (folder / "results_eval.json").is_file():
+        return _keep_scored(folder, name)
     facts = read_json(folder / "run.json")
     if not facts.get("finished"):
         raise UserError(f"{folder}: the run is not finished; run its command again, it continues")
@@ -86,14 +89,26 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
     }
     result |= {part: scores[part] for part in _PARTS if part in scores}
     if (folder / "test" / "results_eval.json").is_file():
-        test = read_json(folder / "test" / "results_eval.json")
-        result["test"] = {part: test[part] for part in (*_SCORES, *_PARTS) if part in test}
+        result["test"] = _test_scores(read_json(folder / "test" / "results_eval.json"))
     if (folder / "control.json").is_file():
         result["control"] = read_json(folder / "control.json")
     if (folder / "evaluation.json").is_file():
         result["splits"] = read_json(folder / "evaluation.json")
     write_json(RESULTS / f"{name}.json", result)
     return result
+
+
+def _keep_scored(folder: Path, name: str) -> dict[str, Any]:
+    found = read_json(folder / "results_eval.json")
+    facts = ("command", "metric", "parameters", "bytes", "seed", "versions", "hardware")
+    scores = {key: found[key] for key in _SCORES if key in found}
+    result = {key: found[key] for key in facts} | {"scores": scores, "test": _test_scores(found)}
+    write_json(RESULTS / f"{name}.json", result)
+    return result
+
+
+def _test_scores(found: dict[str, Any]) -> dict[str, Any]:
+    return {part: found[part] for part in (*_SCORES, *_PARTS) if part in found}
 
 
 def table(spec: dict[str, Any] | None, language: str = "en") -> str:

@@ -592,6 +592,11 @@ def test_flags_that_cannot_work(home, texts, tmp_path):
     (tmp_path / "file").write_text("mine")
     argv = ["--config", str(config), "--checkpoint", str(home / "teacher"), "--logdir", str(tmp_path / "file")]
     assert refused(test_script.main, argv, tmp_path) == f"--logdir {tmp_path / 'file'}: is a file, not a folder"
+    monkeypatch.setattr("multistage.student.minilm_folder", lambda: home / "teacher")
+    argv = ["--config", str(config), "--checkpoint", "all-MiniLM-L6-v2"]
+    assert "pass --logdir RESULTS too" in refused(test_script.main, argv, tmp_path)
+    argv += ["--data_dir", str(texts), "--logdir", str(tmp_path / "of minilm")]
+    assert (test_script.main(argv) / "results_eval.json").is_file()
     argv = ["--config", str(config), "--seed", "1"]
     assert refused(test_script.main, argv, tmp_path).startswith("--seed: unknown flag")
 

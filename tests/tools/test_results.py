@@ -67,6 +67,16 @@ def test_scores_by_language_and_of_the_test_sets_are_kept(kept, tmp_path):
     assert kept("two", 0.875)["test"] == {"spearman": 0.5, "sts": {"en-de": {"spearman": 0.5}}}
 
 
+def test_a_model_that_was_only_scored_is_kept(kept, tmp_path):
+    scores = {"spearman": 0.5, "sts": {"en-de": {"spearman": 0.25}}, "metric": "spearman", "seed": None, "rows": 4}
+    facts = {"command": "python test.py", "parameters": 8, "bytes": 32, "versions": {}, "hardware": {}}
+    (tmp_path / "results_eval.json").write_text(json.dumps(scores | facts))
+    results.main(["keep", str(tmp_path), "one"])
+    found = json.loads((tmp_path / "results" / "one.json").read_text())
+    assert found["test"] == {"spearman": 0.5, "sts": {"en-de": {"spearman": 0.25}}}
+    assert found["command"] == "python test.py" and found["parameters"] == 8 and found["seed"] is None
+
+
 def test_an_unfinished_run_is_refused(kept, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
