@@ -34,7 +34,7 @@ DOCUMENTS = sorted(
 PRESETS = sorted(ROOT.glob("*/presets/*.yaml"))
 OTHER_PROGRAMS = {"cd", "export", "git", "pip", "source", "unzip", "visualdl", "wget", ".ci/run"}
 
-# The commands of the original document of this job, as they stand there.
+# The published commands, as they stand there.
 PUBLISHED = r"""
 cd ../../glue
 export CUDA_VISIBLE_DEVICES=0

@@ -5,7 +5,7 @@
     python tools/compare.py --train_file train.csv --dev_file dev.csv --text_column review --label_column stars \
         --teacher my_teacher --methods kd,pkd --budget_minutes 60 --max_p95_ms 5 --max_drop 1 --output_dir comparison
     python tools/compare.py --folders my_teacher my_student --task_name SST-2 --data_dir data/glue_data
-    python tools/compare.py results/compare.yaml --data_dir data/glue_data --output_dir results
+    python tools/compare.py my_models.yaml --task_name SST-2 --data_dir data/glue_data --output_dir my_table
 
 With --teacher the methods of tools/comparison/recipes.yaml are trained, each beside its control arm, with one cache of
 the teacher's outputs and equal training time; the same command continues a comparison that was killed. Written are

@@ -26,7 +26,7 @@ def translations(source: Encoded, target: Encoded, rounds: int = ROUNDS) -> tupl
     within = np.arange(len(row)) - np.repeat(np.cumsum(links) - links, links)
     at, by = np.divmod(within, (target.lengths - 1)[row])
     place = source.offsets[row] + 1 + at  # of the source token that is to be explained
-    tokens = int(source.ids.max(initial=0)) + 1
+    tokens = int(source.ids.max()) + 1
     joined = target.ids[target.offsets[row] + by].astype(np.int64) * tokens + source.ids[place]
     pairs, link = np.unique(joined, return_inverse=True)
     t, s = np.divmod(pairs, tokens)

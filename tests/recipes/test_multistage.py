@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distill.data.alignment import translations
+from distill.data.wordpiece import Encoded
 from distill.encoders import inference
 from distill.evaluation.latency import Latency
 from distill.evaluation.sentences import save_heat_map
@@ -574,7 +576,7 @@ def test_a_teacher_of_another_width_is_refused(home, texts):
     assert "vectors of 16 numbers cannot learn from a teacher's of 24" in line
 
 
-def test_flags_that_cannot_work(home, texts, tmp_path):
+def test_flags_that_cannot_work(home, texts, tmp_path, monkeypatch):
     def line(*more):
         return refused(train.main, [str(value) for value in more], tmp_path)
 
@@ -711,3 +713,17 @@ def test_the_readme_knows_every_key_flag_model_and_change():
     assert all(
         f"`{chain}`" in text for chain in ("minilm_bottle", "minilm", "xlmr_bottle", "xlmr", "cpu_bottle", "cpu")
     )
+
+
+def test_new_wordpieces_start_with_what_they_translate():
+    from multistage.student import translated_vectors
+
+    table = np.arange(24, dtype=np.float32).reshape(8, 3) ** 2
+    source = Encoded.from_rows([[0, 2, 1], [0, 2, 3, 1]])
+    target = Encoded.from_rows([[0, 5, 1], [0, 5, 2, 6, 1]])
+    changed, count = translated_vectors(table, source, target)
+    t, s, p = translations(source, target)
+    want = sum(float(x) * table[j].astype(np.float64) for i, j, x in zip(t, s, p, strict=True) if i == 5)
+    np.testing.assert_allclose(changed[5], want, rtol=1e-6)
+    assert count == 2  # 5 and 6; the English sentences have 2 themselves
+    np.testing.assert_array_equal(changed[[0, 1, 2, 3, 4, 7]], table[[0, 1, 2, 3, 4, 7]])
