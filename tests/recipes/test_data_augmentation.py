@@ -593,3 +593,18 @@ def test_the_lstm_recipe_reads_the_file(place, masked, teachers, tmp_path):
     run = bert_distill.main(argv)
     assert read(run / "run.json")["train_rows"] == len(path.read_text().splitlines()) - 1 > 2 * 96
     assert json.loads((run / "run.json").read_text())["finished"]
+
+
+def test_the_progress_bar_counts_a_ranks_own_sentences(capsys, monkeypatch):
+    """Rate and time left are in sentences, whatever the size of a block."""
+    monkeypatch.setattr(work.sys.stderr, "isatty", lambda: True, raising=False)
+    at_once = {"delay": 0, "mininterval": 0, "miniters": 1, "ascii": True}
+    monkeypatch.setattr(work, "tqdm", lambda bar=work.tqdm, **flags: bar(**flags | at_once))
+    sizes = [10, 20, 30, 40]
+    for rank, own, total in ((0, [3, 2], 70), (1, [1], 20)):
+        monkeypatch.setattr(work, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(work, "world_size", lambda: 2)
+        monkeypatch.setattr(work, "barrier", lambda: None)
+        assert list(work.share([3, 1, 2], sizes, "masked LM", "sentences")) == own
+        full = [line for line in capsys.readouterr().err.split("\r") if f"{total}/{total}" in line]
+        assert full and "masked LM" in full[0] and "sentences/s" in full[0] and "<00:00" in full[0]
