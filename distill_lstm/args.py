@@ -82,7 +82,9 @@ class DistillArgs(StudentArgs, TeacherOptions, DistillOptions):
     )
     use_aug: bool = option(False, "train on the rows that data_augmentation.py wrote beside the training rows")
     unlabelled_file: str | None = option(
-        None, "further texts, one a line (pairs: TAB between), that only the teacher labels"
+        None,
+        "further texts that only the teacher labels: .txt, one a line (pairs: TAB between), or .tsv, .csv or .jsonl "
+        "with the columns of the training rows' texts",
     )
     num_train_epochs: int = option(
         6, "passes over the training rows and their copies", alias=("max_epoch", "epochs"), low=1

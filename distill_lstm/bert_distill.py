@@ -34,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     from distill.data.augmented import load_augmented
     from distill.data.batching import BucketBatches
-    from distill.data.readers import read_unlabelled
-    from distill.data.tasks import load_rows, load_task
+    from distill.data.tasks import load_rows, load_task, read_texts
     from distill.evaluation.evaluate import Scores, evaluate_splits, report
     from distill.losses.soft_targets import hard_cross_entropy, label_mse, logit_mse
     from distill.teachers.teacher import Teacher
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if args.use_aug:
         rows["train"] = load_augmented(task, args)
     if args.unlabelled_file:
-        rows["train"] = rows["train"].concat(read_unlabelled(args.unlabelled_file, task.pair))
+        rows["train"] = rows["train"].concat(read_texts(args, task, args.unlabelled_file))
 
     # 3. Teacher.
     teacher = Teacher(args.teacher_path, task, args.max_seq_length, args)

@@ -13,7 +13,7 @@ from distill.data.ragged import Ragged
 from distill.data.readers import Rows
 from distill.data.tasks import Task
 from distill.data.vectors import compose_words, embedding_matrix, load_vectors, reduce_table
-from distill.data.wordpiece import Encoded, WordPiece
+from distill.data.wordpiece import Encoded, WordPiece, report_cut
 from distill.data.words import WordVocab, parts_of_speech, segment
 from distill.encoders.folder import word_embeddings
 from distill.errors import UserError
@@ -85,7 +85,10 @@ def features(rows: Rows, reader: Reader, teacher: WordPiece | None, args: Studen
 
     Both texts of a pair are masked independently and kept whole: an n-gram would no longer be the same question.
     """
-    student = [reader(texts) for texts in (rows.text_a, rows.text_b) if texts is not None]
+    whole = [reader.whole(texts) for texts in (rows.text_a, rows.text_b) if texts is not None]
+    cut = np.any([texts.lengths > reader.max_length for texts in whole], axis=0)
+    report_cut("training rows", cut, f"--max_seq_length {reader.max_length}")
+    student = [reader.fit(texts) for texts in whole]
     encoded = teacher.encode(rows.text_a, rows.text_b, args.max_seq_length) if teacher else None
     labels = rows.labels if rows.labels is not None else np.full(len(rows), -1)
     if not args.n_iter:

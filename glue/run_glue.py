@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from paddle import Tensor
 
     from distill.data.batching import BucketBatches
-    from distill.data.readers import Rows
+    from distill.data.readers import Rows, shortened
     from distill.data.tasks import load_rows, load_task, submission_name, write_submission
-    from distill.data.wordpiece import Encoded, WordPiece
+    from distill.data.wordpiece import Encoded, WordPiece, report_cut
     from distill.encoders.folder import find_model, load_bert, save_bert, save_pdparams_beside
     from distill.evaluation.evaluate import bert_forward, evaluate_splits, evaluating, predict, report
     from distill.losses.soft_targets import hard_cross_entropy, label_mse
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if (folder / "run.yaml").exists() and folder.resolve() != found.folder.resolve():
             raise UserError(f"--output_dir {folder}: holds a run, whose results would be lost; choose another one")
         if found.labels and found.labels != task.labels and sorted(found.labels) == sorted(task.labels):
-            order = f"({', '.join(found.labels)}) than {task.name} ({', '.join(task.labels)})"
+            order = f"({shortened(found.labels)}) than {task.name} ({shortened(task.labels)})"
             raise UserError(f"{found.folder}: its labels are in another order {order}; train it on this task first")
         if runtime.is_main():
             evaluate(folder, found.weights)
@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             write_predictions(folder)
         return folder
     train, labels = encode(rows["train"]), rows["train"].labels
+    report_cut("training rows", train.cut, f"--max_seq_length {args.max_seq_length}")
     plan = BucketBatches(train.lengths, args.batch_size, args.seed, True, runtime.rank(), runtime.world_size())
     batches = Batches(plan, lambda chosen: train.pad(chosen, wordpiece.pad_id) | {"labels": labels[chosen]})
     save = lambda best: save_bert(model, best, wordpiece, task.labels)  # noqa: E731

@@ -121,11 +121,15 @@ class Reader:
 
     def __call__(self, texts: Sequence[str]) -> Ragged:
         """Ids of each text, cut to `max_length`; a text of which nothing is left is read as one unknown token."""
+        return self.fit(self.whole(texts))
+
+    def whole(self, texts: Sequence[str]) -> Ragged:
+        """Ids of each text, not cut."""
         if isinstance(self.vocabulary, WordPiece):
             rows = self.vocabulary.pieces(texts)
         else:
             rows = self.vocabulary.lookup(segment(texts, self.language))
-        return self.fit(Ragged.from_lists(rows))
+        return Ragged.from_lists(rows)
 
     def texts(self, text_a: Sequence[str], text_b: Sequence[str] | None = None) -> "Texts":
         """One text a row, or two, as the student reads them."""

@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         runtime.log(f"GPU {args.model[0]}: paddle sees none, evaluating on the CPU")
     import numpy as np
 
+    from distill.data.readers import shortened
     from distill.data.tasks import load_rows, load_task
     from distill.evaluation.evaluate import evaluate_splits, report
     from distill.evaluation.metrics import score
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         kinds = ("one text", "two texts")
         raise UserError(f"{folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
     if predictor.labels not in (task.labels, tuple(map(str, range(len(task.labels))))):
-        theirs, ours = (", ".join(labels) or "none (a number)" for labels in (predictor.labels, task.labels))
+        theirs, ours = (shortened(labels) or "none (a number)" for labels in (predictor.labels, task.labels))
         raise UserError(f"{folder}: its labels are {theirs}, those of {task.name} {ours}")
 
     rows = {split: load_rows(args, task, split) for split in task.dev_splits}

@@ -188,8 +188,10 @@ def load_real_rows(args: ExportArgs, run_settings: Mapping[str, Any]) -> "tuple[
 
 def check_labels(folder: str, labels: tuple[str, ...], task: "Task") -> None:
     """Raises UserError when a model's classes are not those of the task, in its order."""
+    from distill.data.readers import shortened
+
     if labels not in (task.labels, tuple(map(str, range(len(task.labels))))):
-        theirs, ours = (", ".join(names) or "none (a number)" for names in (labels, task.labels))
+        theirs, ours = (shortened(names) or "none (a number)" for names in (labels, task.labels))
         raise UserError(f"{folder}: its labels are {theirs}, those of {task.name} {ours}")
 
 

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 from paddle import Tensor, nn
 
-from distill.data.pairs import PairLayout
+from distill.data.pairs import PairLayout, Pairs
 from distill.data.readers import Rows, column_names, read_rows
 from distill.data.tasks import Task, get_task, load_rows, load_task
-from distill.data.wordpiece import WordPiece
+from distill.data.wordpiece import WordPiece, report_cut
 from distill.data.words import read_vocabulary
 from distill.encoders import cpu
 from distill.encoders.folder import ModelFolder, find_model, flatten_config
 from distill.errors import UserError
 from distill.evaluation.evaluate import Scores, evaluate_splits, predict, report
 from distill.files import read_settings
-from distill.runtime import log
 from virt.args import PairOptions
 from virt.tensorflow_checkpoint import converted, is_prefix
 
@@ -110,11 +109,10 @@ def check_positions(found: ModelFolder, longest: int, lengths: tuple[int, int]) 
         )
 
 
-def report_cut(rows: int, cut: tuple[int, int]) -> None:
-    """A line when texts of the training rows are longer than their towers."""
-    if any(cut):
-        how = "--max_seq_length_query, _doc"
-        log(f"of {rows:,} training rows {cut[0]:,} first and {cut[1]:,} second texts are cut ({how})")
+def report_cut_texts(texts: Pairs) -> None:
+    """A line for each side of the training rows with texts that are longer than their tower."""
+    report_cut("first texts", texts.cut[:, 0], f"--max_seq_length_query {texts.layout.first}")
+    report_cut("second texts", texts.cut[:, 1], f"--max_seq_length_doc {texts.layout.second}")
 
 
 class PairDev:

@@ -36,7 +36,9 @@ class EncodeArgs(ProductOptions, ForwardOptions):
     """Read documents once and for all."""
 
     corpus: str = option("", "the documents: .txt (one a line), .tsv, .csv or .jsonl")
-    text_column: str | None = option(None, "column of the texts; without it `text`, or the only one")
+    text_column: str | None = option(
+        None, "column of the texts; without it `text`, or a lone `sentence`; jsonl: or its only key"
+    )
     id_column: str | None = option(None, "column of the documents' names; without it they are called by number, from 1")
     batch_size: int = option(32, "documents a forward pass", low=1)
     overwrite: bool = option(False, "replace another store in --store")
@@ -48,7 +50,9 @@ class ScoreArgs(ProductOptions):
 
     texts: list[str] = field(default_factory=list, positional=True, nargs="*", help="queries, or --queries")
     queries: str | None = option(None, "file of queries: .txt (one a line), .tsv, .csv or .jsonl")
-    query_column: str | None = option(None, "column of the queries; without it `text`, or the only one")
+    query_column: str | None = option(
+        None, "column of the queries; without it `text`, or a lone `sentence`; jsonl: or its only key"
+    )
     query_id_column: str | None = option(
         None, "column of the queries' names; without it they are called by number, from 1"
     )

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     data.check_positions(found, layout.joint, (layout.first, layout.second))
     wordpiece = WordPiece.from_folder(found.folder)
     texts, labels = layout.encode(wordpiece, rows["train"]), rows["train"].labels
-    data.report_cut(len(texts), texts.cut)
+    data.report_cut_texts(texts)
     dev = data.PairDev(rows, layout, wordpiece, task, args.eval_batch_size)
 
     # 3. There is no teacher. 4. The model that is to be one.

@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             )
     teacher.check(rows[task.dev_splits[0]])
     texts, labels = teacher.encode(rows["train"]), rows["train"].labels
-    data.report_cut(len(texts), texts.cut)
+    data.report_cut_texts(texts)
     dev = data.PairDev(rows, layout, wordpiece, task, args.eval_batch_size)
     content = {"teacher": teacher.digest, "rows": rows["train"].digest(), "start": sha256(start.weights)}
 

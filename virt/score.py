@@ -75,7 +75,7 @@ def chosen_label(args: ScoreArgs, labels: Sequence[str]) -> int:
 def read_candidates(path: str, queries: Sequence[str], documents: Sequence[str]) -> list[list[int]]:
     """For each query the numbers of its candidates, from a file of `document` lines, which are for all, or of `query
     TAB document` lines. Raises UserError naming file and row for a name that is not known."""
-    from distill.data.readers import column_names, read_columns
+    from distill.data.readers import column_names, one_line, read_columns
 
     header = ("query", "document")[-len(column_names(path)) :]
     columns, rows = read_columns(path, header, header)
@@ -83,14 +83,14 @@ def read_candidates(path: str, queries: Sequence[str], documents: Sequence[str])
     found: dict[str, list[int]] = {name: [] for name in queries}
     for row, document, query in zip(rows, columns[-1], columns[0], strict=True):
         if document not in number:
-            raise UserError(f"{path}:{row}: no document '{document}' in the store")
+            raise UserError(f"{path}:{row}: no document '{one_line(document)}' in the store")
         if len(header) == 1:
             for of_query in found.values():
                 of_query.append(number[document])
         elif query in found:
             found[query].append(number[document])
         else:
-            raise UserError(f"{path}:{row}: no query '{query}'")
+            raise UserError(f"{path}:{row}: no query '{one_line(query)}'")
     return [found[name] for name in queries]
 
 

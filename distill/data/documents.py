@@ -4,7 +4,17 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from distill.data.readers import column_names, file_format, json_object, numbered_lines, numbered_records, shortened
+from distill.data.readers import (
+    NAMES_FIRST,
+    column_names,
+    file_format,
+    json_object,
+    numbered_lines,
+    numbered_records,
+    one_line,
+    shortened,
+)
+from distill.data.tasks import TEXT_NAMES
 from distill.errors import UserError
 
 _UNWRITABLE = re.compile("[\t\r\n\ud800-\udfff]")  # JSON can hold half of a surrogate pair, UTF-8 cannot
@@ -15,8 +25,9 @@ def read_documents(
 ) -> Iterator[tuple[str, str]]:
     """The (name, text) of each row of a file, in order.
 
-    .txt: a text a line; .tsv and .csv with a header, and .jsonl: those of the column or key `column`, by default `text`
-    or the only one. The names are those in `id_column`, or the rows' numbers, from 1.
+    .txt: a text a line; .tsv and .csv with a header, and .jsonl: those of the column or key `column`, by default
+    `text`, or the only key, or the only column if it has one of the usual names, since any other might be a text. The
+    documents' names are those in `id_column`, or the rows' numbers, from 1.
 
     Raises UserError naming file and row for what cannot be read, for an empty text or name, for a name with a tab, a
     line end or half a character in it, and for a file without rows. Empty lines are accepted at the end only.
@@ -52,8 +63,14 @@ def _text_column(path: Path) -> str:
     if "text" in found:
         return "text"
     if len(found) == 1:
-        return found[0]
-    raise UserError(f"{path}:1: which column holds the texts? give its name (columns found: {shortened(found)})")
+        if found[0] in TEXT_NAMES or file_format(path) == "jsonl":
+            return found[0]
+        what = f"is '{one_line(found[0])}' the column's name? then give it by its flag"
+        raise UserError(f"{path}:1: {what}; a file of a text a line, without a name above, is called .txt")
+    raise UserError(
+        f"{path}:1: which column holds the texts? give its name (columns found: {shortened(found)}); "
+        f"{NAMES_FIRST} id TAB text"
+    )
 
 
 def _table(path: Path, names: Sequence[str]) -> Iterator[tuple[int, list[str] | None]]:

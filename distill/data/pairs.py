@@ -39,20 +39,20 @@ class PairLayout:
             raise ValueError(f"{rows.source}: rows of one text are no pairs")
         texts, room = (rows.text_a, rows.text_b), (self.first - 2, self.second - 2)
         pieces = [wordpiece.pieces(column) for column in texts]
-        cut = tuple(sum(len(row) > n for row in column) for column, n in zip(pieces, room, strict=True))
+        cut = np.array([[len(row) > n for row in column] for column, n in zip(pieces, room, strict=True)], bool).T
         kept = [Ragged.from_lists([row[:n] for row in column]) for column, n in zip(pieces, room, strict=True)]
-        return Pairs(wordpiece.from_pieces(*kept, max_length=self.joint), self, (cut[0], cut[1]))
+        return Pairs(wordpiece.from_pieces(*kept, max_length=self.joint), self, cut)
 
 
 class Pairs(Encoded):
     """Rows `[CLS] a [SEP] b [SEP]` without padding, which come in batches of the layout.
 
-    cut: how many first and second texts were longer than their towers.
+    cut: bool [n, 2], the first and the second texts that were longer than their towers.
     """
 
-    def __init__(self, rows: Encoded, layout: PairLayout, cut: tuple[int, int] = (0, 0)) -> None:
-        super().__init__(rows.ids, rows.types, rows.offsets)
-        self.layout, self.cut = layout, cut
+    def __init__(self, rows: Encoded, layout: PairLayout, cut: np.ndarray) -> None:
+        super().__init__(rows.ids, rows.types, rows.offsets, cut)
+        self.layout = layout
         of_type_1 = np.concatenate([[0], np.cumsum(self.types, dtype=np.int64)])
         second = np.diff(of_type_1[self.offsets]) - 1
         self._texts = np.stack([self.lengths - second - 3, second], axis=1)

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from distill.data.batching import _POOL, BucketBatches, _mix
-from distill.data.readers import Rows, read_rows, shortened
+from distill.data.readers import Rows, check_line_ends, one_line, read_rows
 from distill.errors import UserError
 from distill.runtime import log
 
 SOURCE = "en"
 _NAMED = re.compile(rf"(?:^|[._-]){SOURCE}-([a-z]{{2,3}}(?:-(?:[a-z]{{2}}|hans|hant|latn|cyrl))?)(?=[._-])")
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 _STS_COLUMNS = ("sentence1", "sentence2", "score")
 
 
@@ -74,7 +75,7 @@ def load_parallel(
     left out, and counted in a line that is printed. A file's language is told by its name: `...en-de...`.
 
     Raises UserError, naming file and line, for a missing or empty file, a name that tells no language, a line without a
-    tab, with an empty text or with the numbers of Tatoeba's export, and bytes that are not UTF-8.
+    tab, with an empty text or with the numbers or licences of an export, and bytes that are not UTF-8.
     """
     if not files:
         raise UserError("no file of parallel sentences is given")
@@ -291,14 +292,21 @@ def _texts(file: Path) -> Iterator[list[str]]:
             continue
         if empty:
             raise UserError(f"{file}:{empty}: the row is empty; remove it")
+        if number == 1:
+            check_line_ends(file, line)
         texts = [text.strip() for text in line.split("\t")]
         if len(texts) == 1:
-            raise UserError(f"{file}:{number}: no tab; one line is `English TAB translation` ({shortened(texts)[:40]})")
+            raise UserError(f"{file}:{number}: no tab; one line is `English TAB translation` ({one_line(texts[0])})")
         if not all(texts):
             where = "the English text" if not texts[0] else f"translation {texts.index('')}"
             raise UserError(f"{file}:{number}: {where} is empty; fill it or remove the row")
         if len(texts) == 4 and texts[0].isdecimal() and texts[2].isdecimal():
             raise UserError(f"{file}:{number}: number, text, number, text, as in Tatoeba; keep the texts: cut -f2,4")
+        # Told by the first line: further on a number may be a sentence.
+        if number == 1 and [_NUMBER.fullmatch(text) is not None for text in texts] == [True, False, False]:
+            raise UserError(f"{file}:1: number, text, text, as in WikiMatrix; keep the texts: cut -f2,3")
+        if len(texts) == 3 and texts[2].startswith("CC-BY"):
+            raise UserError(f"{file}:{number}: text, text, licence, as in manythings.org; keep the texts: cut -f1,2")
         yield texts
 
 

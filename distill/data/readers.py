@@ -22,6 +22,7 @@ import numpy as np
 from distill.errors import UserError
 
 csv.field_size_limit(2**31 - 1)  # a text may be longer than the 131,072 characters that csv allows
+NAMES_FIRST = "the first line of a .tsv or .csv must name the columns, such as"
 _FORMATS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
 
 
@@ -88,10 +89,16 @@ def _joined_labels(first: Rows, second: Rows) -> np.ndarray | None:
     return np.concatenate(parts)
 
 
+def one_line(text: str, limit: int = 40) -> str:
+    """The text as a message shows it: white space is single spaces, and `limit` characters are all."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def shortened(names: Iterable[str], limit: int = 20) -> str:
-    """The names with commas between them, the first `limit` of them."""
+    """The names, each in one line, with commas between them, the first `limit` of them."""
     names = list(names)
-    return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+    return ", ".join(map(one_line, names[:limit])) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
 
 
 def column_names(path: str | Path) -> list[str]:
@@ -163,11 +170,14 @@ def read_rows(
     header: Sequence[str] | None = None,
     empty_in_pairs: bool = False,
     short_row_help: str = "",
+    test: bool = False,
+    refuse_quoted: bool = False,
 ) -> tuple[Rows, int]:
     """Read one split by its columns' names; returns the rows and how many of them have one empty text.
 
     labels: the classes in index order; without any, the label column holds scores, within `score_range` if given.
-    empty_in_pairs: a pair may have one empty text (never both); otherwise an empty text is refused.
+    empty_in_pairs: a pair may have one empty text (never both); otherwise an empty text is refused. test: labels that
+    are all empty or all -1 stand for none. refuse_quoted: of tab-separated files, texts in quotes with "" inside.
 
     Raises UserError as `read_columns` does, and for an unknown label, a score that is no finite number and an empty
     text.
@@ -176,6 +186,9 @@ def read_rows(
     columns, numbers = read_columns(path, wanted, header, short_row_help)
     first = columns[0]
     second = columns[1] if text_b is not None else None
+    if refuse_quoted and file_format(path) == "tsv":
+        for name, column in zip(wanted, columns[: 1 + (second is not None)], strict=False):
+            _refuse_quoted(path, numbers, name, column)
     incomplete = 0
     if second is None or not empty_in_pairs:
         for name, column in zip(wanted, columns[: 1 + (second is not None)], strict=False):
@@ -188,7 +201,7 @@ def read_rows(
             if not (a or b):
                 raise UserError(f"{path}:{number}: both texts are empty; remove the row")
     found = None
-    if label is not None:
+    if label is not None and not (test and _placeholders(columns[-1], labels)):
         found = (
             _classes(path, numbers, columns[-1], labels) if labels else _scores(path, numbers, columns[-1], score_range)
         )
@@ -254,7 +267,15 @@ def numbered_lines(path: str | Path, stream: BinaryIO | None = None) -> Iterator
                 byte = place + error.start
                 raise UserError(f"{path}:{number}: not UTF-8 text (byte {byte}); save the file as UTF-8") from None
             place += len(raw)
+            if number == 1:
+                check_line_ends(path, line)
             yield number, line.removeprefix("\ufeff") if number == 1 else line
+
+
+def check_line_ends(path: str | Path, first: str) -> None:
+    """Raises UserError when the first line up to LF is a whole file of lines that end with CR alone."""
+    if not first.endswith("\n") and "\r" in first.rstrip():
+        raise UserError(f"{path}:1: lines end with CR alone; save the file with LF or CRLF")
 
 
 def numbered_records(
@@ -350,13 +371,15 @@ def _json_rows(
 
 def json_object(path: str | Path, number: int, line: str) -> dict[str, object]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=lambda name: None)  # NaN and Infinity are no JSON: refused where read
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno})") from None
+        why = f"not valid JSON ({error.msg} at column {error.colno})"
+        raise UserError(f"{path}:{number}: {why}; each line must be a JSON object") from None
     except (ValueError, RecursionError):  # more digits, or more brackets in each other, than Python takes
         raise UserError(f"{path}:{number}: JSON with a number too long or nested too deeply") from None
     if not isinstance(row, dict):
-        raise UserError(f'{path}:{number}: not a JSON object such as {{"text": "...", "label": "..."}}')
+        example = '{"text": "...", "label": "..."}'
+        raise UserError(f"{path}:{number}: not a JSON object; each line must be one, such as {example}")
     return row
 
 
@@ -366,8 +389,22 @@ def _classes(path: str | Path, numbers: Sequence[int], column: list[str], labels
         return np.fromiter(map(index.__getitem__, column), np.int64, len(column))
     except KeyError as error:
         label = error.args[0]
-    what = f"unknown label '{label}'" if label else "the label is empty"
+    what = f"unknown label '{one_line(label)}'" if label else "the label is empty"
     raise UserError(f"{path}:{numbers[column.index(label)]}: {what} (known: {shortened(labels)})")
+
+
+def _placeholders(column: list[str], labels: Sequence[str]) -> bool:
+    """Whether all labels are one of the marks that stand for a label which is kept secret, and none is a class."""
+    return column[0] in ("", "-1", "-1.0") and column[0] not in labels and len(set(column)) == 1
+
+
+def _refuse_quoted(path: str | Path, numbers: Sequence[int], name: str, column: list[str]) -> None:
+    """Raises UserError for a text that a csv writer has quoted: its quotes would be read as part of it."""
+    for number, text in zip(numbers, column, strict=True):
+        inner = text[1:-1]
+        if text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', ""):
+            what = f'\'{name}\' is quoted as in csv ("" for "), and a file with tabs is read without quoting'
+            raise UserError(f"{path}:{number}: {what}; save the rows as .csv, with commas")
 
 
 def _scores(
@@ -382,6 +419,6 @@ def _scores(
         except ValueError:
             score = np.nan
         if not (np.isfinite(score) and low <= score <= high):
-            raise UserError(f"{path}:{numbers[i]}: the score '{text}' is not {wanted}")
+            raise UserError(f"{path}:{numbers[i]}: the score '{one_line(text)}' is not {wanted}")
         scores[i] = score
     return scores

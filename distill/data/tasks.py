@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill.data.readers import Rows, column_names, read_columns, read_rows, shortened
+from distill.data.readers import (
+    NAMES_FIRST,
+    Rows,
+    column_names,
+    one_line,
+    read_columns,
+    read_rows,
+    read_unlabelled,
+    shortened,
+)
 from distill.errors import UserError
 from distill.files import write_atomic
 from distill.runtime import log
@@ -74,9 +83,12 @@ class _Layout:
     label: str = "label"
     suffix: str = "tsv"
     header: tuple[str, ...] | None = None  # names of the columns of files without a header line
+    other_label: str | None = None  # what the label's column may be called instead
     score_range: tuple[float, float] | None = None
     empty_in_pairs: bool = False  # the official rows are known to hold empty texts
     short_row_help: str = ""
+    raw_file: str | None = None  # a publication of the rows that is not laid out in splits, and what to do with it
+    raw_help: str = ""
     cache: str | None = None  # folder in PaddleNLP's cache of data sets
     download: tuple[str, ...] = ()  # arguments of PaddleNLP's load_dataset
 
@@ -100,7 +112,18 @@ _TABLE: tuple[tuple[Task, _Layout], ...] = (
         _glue("CoLA", "sentence", header=("source", "label", "mark", "sentence")),
     ),
     (Task("SST-2", _BINARY, "accuracy", False, "en"), _glue("SST-2", "sentence")),
-    (Task("MRPC", _BINARY, "accuracy", True, "en"), _glue("MRPC", "#1 String", "#2 String", "Quality")),
+    (
+        Task("MRPC", _BINARY, "accuracy", True, "en"),
+        _glue(
+            "MRPC",
+            "#1 String",
+            "#2 String",
+            "Quality",
+            raw_file="msr_paraphrase_train.txt",
+            raw_help="msr_paraphrase_train.txt holds the train and dev rows in one; GLUE's download_glue_data.py "
+            "--tasks MRPC --path_to_mrpc FOLDER makes train.tsv and dev.tsv of it",
+        ),
+    ),
     (
         Task("STS-B", (), "pearson_spearman", True, "en"),
         _glue("STS-B", "sentence1", "sentence2", "score", score_range=(0.0, 5.0)),
@@ -134,7 +157,7 @@ _TABLE: tuple[tuple[Task, _Layout], ...] = (
     (Task("WNLI", _BINARY, "accuracy", True, "en"), _glue("WNLI", "sentence1", "sentence2")),
     (
         Task("BoolQ", ("false", "true"), "accuracy", True, "en"),
-        _Layout("question", "passage", suffix="jsonl"),
+        _Layout("question", "passage", suffix="jsonl", other_label="answer"),  # as its authors published it
     ),
     (
         Task("ChnSentiCorp", _BINARY, "accuracy", False, "zh"),
@@ -169,7 +192,8 @@ def load_task(options: TaskOptions) -> Task:
 
     Own data: the labels are those of the training file, sorted (as numbers where all are); one text or two by the
     columns; Chinese where half the letters of the first thousand texts are. What was found is printed. Raises UserError
-    when rows or columns are missing, and for labels that are two spellings of a number.
+    when rows or columns are missing, for labels that are two spellings of a number, for marks of rows without a label,
+    and for scores without --regression.
     """
     paths = [path for path in (options.train_file, options.dev_file, options.test_file) if path]
     if not paths:
@@ -182,26 +206,32 @@ def load_task(options: TaskOptions) -> Task:
     if not options.train_file and not options.regression:
         raise UserError("--train_file is needed for your own data: its labels are the classes (--regression: scores)")
     text_a, text_b = _own_texts(options, paths[0])
-    used = [name for name in (text_a, text_b, options.label_column or "label") if name is not None]
+    label = options.label_column or "label"
+    used = [name for name in (text_a, text_b, label) if name is not None]
     if len(set(used)) < len(used):
         raise UserError(
             f"{paths[0]}: a column is used twice ({', '.join(used)}); see --text_column, --text_pair_column and "
             "--label_column"
         )
+    kind = f"one text, '{one_line(text_a)}'"
+    if text_b is not None:
+        kind = f"two texts, '{one_line(text_a)}' and '{one_line(text_b)}'"
     if options.regression:
         (texts,), _ = read_columns(paths[0], [text_a])
-        return Task("own", (), "pearson_spearman", text_b is not None, _language(texts))
+        task = Task("own", (), "pearson_spearman", text_b is not None, _language(texts))
+        log(f"{paths[0]}: {len(texts):,} rows of {kind} ({task.language}), scores in '{one_line(label)}'")
+        return task
     (texts, found), numbers = read_columns(paths[0], [text_a, _own_label(options, paths[0])])
     if "" in found:
         raise UserError(f"{paths[0]}:{numbers[found.index('')]}: the label is empty")
     counts = Counter(found)
+    _refuse_marks(paths[0], found, numbers, counts)
     labels = _sorted_labels(paths[0], counts)
     if len(labels) < 2:
-        raise UserError(f"{paths[0]}: every row has the label '{labels[0]}'; classes are at least two")
+        raise UserError(f"{paths[0]}: every row has the label '{one_line(labels[0])}'; classes are at least two")
     task = Task("own", labels, "accuracy", text_b is not None, _language(texts))
-    kind = "two texts" if task.pair else "one text"
-    classes = shortened(f"{label} ({counts[label]:,})" for label in labels)
-    log(f"{paths[0]}: {len(found):,} rows of {kind} ({task.language}), classes: {classes}")
+    classes = shortened(f"{one_line(name, 25)} ({counts[name]:,})" for name in labels)
+    log(f"{paths[0]}: {len(found):,} rows of {kind} ({task.language}), classes in '{one_line(label)}': {classes}")
     return task
 
 
@@ -209,9 +239,9 @@ def load_rows(options: TaskOptions, task: Task, split: str) -> Rows:
     """The rows of `split` (one of `task.splits`), in the file's order, none left out.
 
     Named tasks are looked for in --data_dir (its folder of the task's name, or that folder itself); without --data_dir
-    in PaddleNLP's cache, which PaddleNLP's own download fills. Test files may come without labels. QQP's official rows
-    with one empty question are kept and their number is printed. Raises UserError naming file and row for whatever
-    cannot be read.
+    in PaddleNLP's cache, which PaddleNLP's own download fills. Test files may come without labels, or with an empty
+    one or -1 in every row, which is printed. QQP's official rows with one empty question are kept and their number is
+    printed. Raises UserError naming file and row for whatever cannot be read.
     """
     if split not in task.splits:
         raise UserError(f"{task.name} has no split '{split}'; it has {', '.join(task.splits)}")
@@ -227,6 +257,25 @@ def read_training_file(options: TaskOptions, task: Task, path: str | Path) -> Ro
     A file of CoLA may have a header line. Raises UserError as `load_rows` does.
     """
     return _own_rows(options, task, path, False) if task.name == "own" else _named_rows(task, path, False)
+
+
+def read_texts(options: TaskOptions, task: Task, path: str | Path) -> Rows:
+    """The rows of another file without their labels: a .txt as `read_unlabelled` reads it, or one that has the columns
+    of the task's texts.
+
+    Raises UserError as `load_rows` does.
+    """
+    if Path(path).suffix.lower() == ".txt":
+        return read_unlabelled(path, task.pair)
+    if Path(path).suffix.lower() not in (".tsv", ".csv", ".json", ".jsonl"):
+        line = "text_a TAB text_b" if task.pair else "a text"
+        raise UserError(f"{path}: the suffix does not tell the format; use .txt ({line} a line), .tsv, .csv or .jsonl")
+    if task.name == "own":
+        text_a, text_b = _task_texts(options, task, path)
+    else:
+        layout = _BY_NAME[_plain(task.name)][1]
+        text_a, text_b = layout.text_a, layout.text_b
+    return read_rows(path, text_a, text_b, refuse_quoted=task.name == "own")[0]
 
 
 def training_columns(options: TaskOptions, task: Task) -> tuple[str, str | None, str]:
@@ -245,7 +294,9 @@ def _named_rows(task: Task, path: str | Path, test: bool) -> Rows:
     if header is not None and (test or layout.text_a in names):
         header = None
     label: str | None = layout.label
-    if test and layout.label not in names:
+    if layout.label not in names and layout.other_label in names:
+        label = layout.other_label
+    elif test and layout.label not in names:
         label = None
     rows, incomplete = read_rows(
         path,
@@ -257,7 +308,9 @@ def _named_rows(task: Task, path: str | Path, test: bool) -> Rows:
         header=header,
         empty_in_pairs=layout.empty_in_pairs,
         short_row_help=layout.short_row_help,
+        test=test,
     )
+    _say_unlabelled(rows, label)
     if incomplete:
         log(f"{path}: {incomplete} of {len(rows)} rows have one empty text; they are kept, as in the official data")
     return rows
@@ -292,6 +345,8 @@ def find_split(options: TaskOptions, task: Task, split: str) -> Path:
             if (folder / name).is_file():
                 return folder / name
         where = "" if folders else f", and --data_dir has no folder {task.name}"
+        if layout.raw_file and (folder / layout.raw_file).is_file():
+            where = f"; {layout.raw_help}"
         raise UserError(f"{folder / names[0]}: no such file (the {split} split of {task.name}){where}")
     if layout.cache is None:
         raise UserError(
@@ -318,8 +373,9 @@ def _download(task: Task, layout: _Layout, split: str, path: Path) -> None:
         raise UserError(f"{path}: not there after PaddleNLP's download; {remedy}")
 
 
-_TEXT_NAMES = ("text", "sentence", "text_a", "sentence1")
-_PAIR_NAMES = (("text_a", "text_b"), ("sentence1", "sentence2"))
+_MOST_FRACTIONS = 20  # classes may be called 0.5, 1.0, 1.5, ..., but not by so many numbers
+TEXT_NAMES = ("text", "sentence", "text_a", "sentence1")
+_PAIR_NAMES = (("text_a", "text_b"), ("sentence1", "sentence2"), ("question", "sentence"))
 
 
 def _own_texts(options: TaskOptions, path: str | Path) -> tuple[str, str | None]:
@@ -338,13 +394,16 @@ def text_columns(
             raise UserError(f"{flag} {name}: no such column in {path} ({found})")
     if text:
         return text, text_pair
-    candidates = [name for name in _TEXT_NAMES if name in names and name != text_pair]
+    candidates = [name for name in TEXT_NAMES if name in names and name != text_pair]
     if not text_pair:
         for first, second in _PAIR_NAMES:
             if first in names and second in names:
                 return first, second
     if not candidates:
-        raise UserError(f"{path}: no column {', '.join(_TEXT_NAMES)} ({found}); name the text with --text_column")
+        raise UserError(
+            f"{path}: no column {', '.join(TEXT_NAMES)} ({found}); name the text with --text_column; "
+            f"{NAMES_FIRST} text_a TAB text_b TAB label"
+        )
     return candidates[0], text_pair
 
 
@@ -359,18 +418,46 @@ def _own_label(options: TaskOptions, path: str | Path) -> str:
     return name
 
 
-def _own_rows(options: TaskOptions, task: Task, path: str | Path, test: bool) -> Rows:
+def _task_texts(options: TaskOptions, task: Task, path: str | Path) -> tuple[str, str | None]:
+    """As `_own_texts`. Raises UserError when they are more or fewer than the task's."""
     text_a, text_b = _own_texts(options, path)
     if (text_b is not None) != task.pair:
         kinds = ("one text", "two texts")
         raise UserError(
             f"{path}: rows of {kinds[text_b is not None]}, the task's have {kinds[task.pair]}: --text_pair_column"
         )
+    return text_a, text_b
+
+
+def _own_rows(options: TaskOptions, task: Task, path: str | Path, test: bool) -> Rows:
+    text_a, text_b = _task_texts(options, task, path)
     label = None
     if not test or (options.label_column or "label") in column_names(path):
         label = _own_label(options, path)
-    rows, _ = read_rows(path, text_a, text_b, label, labels=task.labels)
+    rows, _ = read_rows(path, text_a, text_b, label, labels=task.labels, test=test, refuse_quoted=True)
+    _say_unlabelled(rows, label)
     return rows
+
+
+def _say_unlabelled(rows: Rows, label: str | None) -> None:
+    if label is not None and rows.labels is None:
+        log(f"{rows.source}: every '{one_line(label)}' is empty or -1; the rows are read as unlabelled")
+
+
+def _refuse_marks(path: str, found: Sequence[str], numbers: Sequence[int], counts: Mapping[str, int]) -> None:
+    """Raises UserError for `-` and for -1 beside 0, 1, 2, ..., which corpora give to rows without a label.
+
+    `-` beside `+`, and -1 beside 0 and 1 alone, are classes, of sentiment for instance.
+    """
+    others = set(counts) - {"-1"}
+    marks = {"-": len(counts) > 1 and "+" not in counts}
+    marks["-1"] = len(others) > 2 and others == set(map(str, range(len(others))))
+    for mark, is_one in marks.items():
+        if is_one and mark in counts:
+            what = f"the label '{mark}' ({counts[mark]:,} rows) is no gold label"
+            raise UserError(
+                f"{path}:{numbers[found.index(mark)]}: {what}; remove these rows, or call the class otherwise"
+            )
 
 
 def _sorted_labels(path: str, labels: Iterable[str]) -> tuple[str, ...]:
@@ -381,6 +468,10 @@ def _sorted_labels(path: str, labels: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(labels))
     if not all(number.is_finite() for number in numbers.values()):
         return tuple(sorted(labels))
+    fractions = [label for label, number in numbers.items() if number != number.to_integral_value()]
+    if fractions and len(numbers) > _MOST_FRACTIONS:
+        what = f"the labels look like scores ({len(numbers):,} different numbers, such as {fractions[0]})"
+        raise UserError(f"{path}: {what}; add --regression")
     ordered = sorted(numbers, key=numbers.__getitem__)
     for label, following in pairwise(ordered):
         if numbers[label] == numbers[following]:

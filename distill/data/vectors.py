@@ -15,8 +15,10 @@ from distill.data.wordpiece import WordPiece
 from distill.data.words import PAD
 from distill.errors import UserError
 from distill.files import atomic_path, read_json, save_array, sha256, write_json
+from distill.runtime import log
 
 _SPECIALS = frozenset({PAD, "[UNK]", "[CLS]", "[SEP]", "[MASK]"})
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip"} | {b"BZh%d1AY&SY" % n: "bzip2" for n in range(1, 10)}
 _SPARE = 16  # near ties that the float32 product may put in the wrong order
 _QUERIES = 128  # queries a product: 51 MB of similarities to 100,000 words
 
@@ -25,14 +27,20 @@ def load_vectors(path: str | Path) -> Any:
     """Word vectors of a file as a gensim `KeyedVectors` (float32).
 
     Formats: word2vec binary (the name ends in .bin), word2vec text (first line "words dimension"), GloVe text (no such
-    line). Of a repeated word the first line counts.
+    line). Of a repeated word the first line counts. Words of a text file that are not UTF-8 are left out, and their
+    number is printed.
 
-    Raises UserError when there is no such file, and (`path:line` in text files) for a line that is not a word and as
-    many finite numbers as the other lines have, and for a file that is cut off.
+    Raises UserError when there is no such file or a packed one, and (`path:line` in text files) for a line that is not
+    a word and as many finite numbers as the header says or the other lines have, and for a file that is cut off.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such word vector file")
+    with open(path, "rb") as file:
+        beginning = file.read(10)
+    for magic, kind in _PACKED.items():
+        if beginning.startswith(magic):
+            raise UserError(f"{path}: packed ({kind}); unpack it first")
     if path.suffix == ".bin":
         return _load_binary(path)
     from gensim.models import KeyedVectors
@@ -62,8 +70,7 @@ def _read_text(path: Path) -> tuple[list[str], np.ndarray]:
     numbers: dict[str, int] = {}
     values = array("f")
     declared = None
-    dimension = 0
-    line = 0
+    dimension = line = foreign = numbered = 0
     with open(path, "rb") as file:
         for line, raw in enumerate(file, start=1):
             fields = raw.removeprefix(b"\xef\xbb\xbf").rstrip(b" \t\r\n")
@@ -78,12 +85,21 @@ def _read_text(path: Path) -> tuple[list[str], np.ndarray]:
             # From the right: a few GloVe words contain spaces.
             word_bytes, *parts = fields.rsplit(b" ", dimension)
             vector = _numbers(parts)
-            if vector is None or len(vector) != dimension or not word_bytes or _has_number_at_end(word_bytes):
+            doubtful = _has_number_at_end(word_bytes)
+            numbered += doubtful
+            if (
+                vector is None
+                or len(vector) != dimension
+                or not word_bytes
+                or b"\t" in word_bytes
+                or (doubtful and declared is None)
+            ):
                 raise UserError(f"{path}:{line}: expected a word and {dimension} finite numbers with one space between")
             try:
                 word = word_bytes.decode("utf-8")
             except UnicodeDecodeError:
-                raise UserError(f"{path}:{line}: the word is not UTF-8; save the file as UTF-8") from None
+                foreign += 1
+                continue
             if word not in numbers:
                 numbers[word] = line
                 values.extend(vector)
@@ -91,6 +107,10 @@ def _read_text(path: Path) -> tuple[list[str], np.ndarray]:
         raise UserError(f"{path}: no word vectors in this file")
     if declared is not None and line - 1 < declared[0]:
         raise UserError(f"{path}:{line}: the file ends after {line - 1} of {declared[0]} words; download it again")
+    if 2 * numbered > line - 1:  # not words such as `windows 10`
+        raise UserError(f"{path}:1: the header says {dimension} numbers a word, and the lines have more; correct it")
+    if foreign:
+        log(f"{path}: {foreign:,} words that are not UTF-8 are left out")
     return list(numbers), np.frombuffer(values, np.float32).reshape(-1, dimension)
 
 
@@ -110,7 +130,7 @@ def _numbers(parts: list[bytes]) -> list[float] | None:
 
 
 def _has_number_at_end(word: bytes) -> bool:
-    """A word with a space and then a number is a line with too many numbers."""
+    """A word with a space and then a number: without a header that says how many there are, one too many."""
     return b" " in word and _numbers([word.rsplit(b" ", 1)[1]]) is not None
 
 

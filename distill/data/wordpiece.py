@@ -20,6 +20,7 @@ from distill.data.ragged import Ragged
 from distill.data.words import CJK_RANGES, BasicTable, is_dropped, read_vocabulary
 from distill.errors import UserError
 from distill.files import read_settings, write_atomic, write_json
+from distill.runtime import log
 
 _CHUNK = 10_000  # texts at a time: Python objects exist for so many only
 _MAX_CACHED_WORDS = 1 << 20
@@ -39,13 +40,14 @@ class Encoded:
     """Rows of different lengths in flat arrays.
 
     ids: int32, all rows one after the other; types: uint8, token types, as long as ids; offsets: int64 [n+1], row i is
-    ids[offsets[i]:offsets[i+1]].
+    ids[offsets[i]:offsets[i+1]]; cut: bool [n], the rows that were longer; without it none was.
     """
 
-    def __init__(self, ids: np.ndarray, types: np.ndarray, offsets: np.ndarray) -> None:
+    def __init__(self, ids: np.ndarray, types: np.ndarray, offsets: np.ndarray, cut: np.ndarray | None = None) -> None:
         self.ids = ids
         self.types = types
         self.offsets = offsets
+        self.cut = np.zeros(len(offsets) - 1, bool) if cut is None else cut
 
     @classmethod
     def from_rows(cls, rows: Sequence[Any], types: Sequence[Any] | None = None) -> "Encoded":
@@ -68,7 +70,8 @@ class Encoded:
             return cls.from_rows([])
         lengths = np.concatenate([part.lengths for part in parts])
         ids = np.concatenate([part.ids for part in parts])
-        return cls(ids, np.concatenate([part.types for part in parts]), _offsets(lengths))
+        types, cut = (np.concatenate([getattr(part, name) for part in parts]) for name in ("types", "cut"))
+        return cls(ids, types, _offsets(lengths), cut)
 
     def concat(self, other: "Encoded") -> "Encoded":
         return Encoded.joined([self, other])
@@ -95,7 +98,7 @@ class Encoded:
         indices = np.asarray(indices, dtype=np.int64)
         lengths = self.lengths[indices]
         at = _spread(self.offsets[indices], lengths)
-        return Encoded(self.ids[at], self.types[at], _offsets(lengths))
+        return Encoded(self.ids[at], self.types[at], _offsets(lengths), self.cut[indices])
 
     def pad(self, indices: Any, pad_id: int = 0, width: int | None = None) -> dict[str, np.ndarray]:
         """A batch of the chosen rows, padded to the longest of them or to `width`.
@@ -140,6 +143,12 @@ class Encoded:
             digests = [blake2b(data[a:b], digest_size=16).digest() for a, b in itertools.pairwise(bounds)]
             keys[start : start + len(digests)] = np.frombuffer(b"".join(digests), "V16")
         return keys
+
+
+def report_cut(what: str, cut: np.ndarray, limit: str) -> None:
+    """Print how many of `what` are longer than the flag `limit` says, if any are. cut: bool [n]."""
+    if cut.any():
+        log(f"{cut.sum():,} of {len(cut):,} {what} are longer than {limit} and are cut")
 
 
 class WordPiece:
@@ -266,10 +275,12 @@ class WordPiece:
         flat_a, lengths_a = a
         if b is None:
             keep_a = np.minimum(lengths_a, max_length - 2)
+            cut = keep_a < lengths_a
             offsets = _offsets(keep_a + 2)
         else:
             flat_b, lengths_b = b
             keep_a, keep_b = _longest_first(lengths_a, lengths_b, max_length - 3)
+            cut = (keep_a < lengths_a) | (keep_b < lengths_b)
             offsets = _offsets(keep_a + keep_b + 3)
         starts = offsets[:-1]
         ids = np.full(offsets[-1], self.sep_id, np.int32)  # what is not overwritten below is a [SEP]
@@ -280,7 +291,7 @@ class WordPiece:
             starts_b = starts + keep_a + 2
             ids[_spread(starts_b, keep_b)] = flat_b[_spread(_offsets(lengths_b)[:-1], keep_b)]
             types[_spread(starts_b, keep_b + 1)] = 1
-        return Encoded(ids, types, offsets)
+        return Encoded(ids, types, offsets, cut)
 
 
 class _PieceCache(dict[str, int]):

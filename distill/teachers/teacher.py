@@ -17,7 +17,7 @@ import paddle
 from paddle import Tensor, nn
 
 from distill.data.pairs import PairLayout, Pairs
-from distill.data.readers import Rows
+from distill.data.readers import Rows, shortened
 from distill.data.tasks import Task
 from distill.data.wordpiece import Encoded, WordPiece
 from distill.encoders import inference
@@ -479,7 +479,7 @@ def _check_label_names(stored: tuple[str, ...] | None, task: Task) -> str | None
     if have == want or all(map(str.isdigit, have)) != all(map(str.isdigit, want)):
         return None
     what = "labels in another order" if sorted(have) == sorted(want) else "other labels"
-    return f"the teacher has {what} ({', '.join(stored)}) than {task.name} ({', '.join(task.labels)})"
+    return f"the teacher has {what} ({shortened(stored)}) than {task.name} ({shortened(task.labels)})"
 
 
 def _labelled(rows: Rows, valid: Any) -> np.ndarray:
@@ -510,7 +510,7 @@ def _check_classes(logits: np.ndarray, rows: Rows, task: Task) -> tuple[dict[str
     truth, meant = linear_sum_assignment(-counts)
     permuted = float(counts[truth, meant].sum() / len(labels))
     if permuted > max(accuracy, majority) + 0.05:
-        order = ", ".join(task.labels[i] for i in np.argsort(meant))
+        order = shortened(task.labels[i] for i in np.argsort(meant))
         text += f"; with its outputs read as ({order}) accuracy is {permuted:.3f}: its labels are in another order"
     return figures, f"no better than chance: {text}; was it fine-tuned on this task?"
 

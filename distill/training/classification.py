@@ -12,6 +12,7 @@ from distill.cli import cosmetic, settings
 from distill.data.batching import BucketBatches
 from distill.data.readers import Rows
 from distill.data.tasks import load_rows, load_task
+from distill.data.wordpiece import report_cut
 from distill.encoders.folder import save_bert
 from distill.evaluation.bert import BertDev
 from distill.teachers.teacher import Teacher
@@ -38,6 +39,7 @@ class Classification:
         self.teacher = Teacher(args.teacher_path, self.task, args.max_seq_length, args)
         self.teacher.check(rows[self.task.dev_splits[0]])
         self.texts, self.labels = self.teacher.encode(rows["train"]), np.asarray(rows["train"].labels)
+        report_cut("training rows", self.texts.cut, f"--max_seq_length {args.max_seq_length}")
         self.dev = BertDev(rows, self.teacher.wordpiece, self.task, args)
         self.content = {"teacher": self.teacher.digest, "rows": rows["train"].digest()}
 

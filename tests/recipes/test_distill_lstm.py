@@ -191,6 +191,18 @@ def test_unlabelled_rows_have_the_teachers_loss_only(task, line, data_dir, teach
     assert unlabelled.sum() == 30 * 4 and unlabelled[96:126].all() and unlabelled[-90:].all()
 
 
+def test_how_many_rows_are_cut_is_said(data_dir, encoder, capsys):
+    args = parse(StudentArgs, ["--max_seq_length", "4"])
+    wordpiece = WordPiece.from_folder(encoder)
+    for rows, cut in (
+        (Rows(["a film", "the plot is bad ."], None, None, "rows"), 1),
+        (Rows(["a film", "a film", "a film"], ["the plot is bad .", "a", "the plot is bad ."], None, "rows"), 2),
+    ):
+        data.features(rows, data.make_reader(args, get_task("SST-2"), rows, wordpiece), None, args)
+        expected = f"{cut} of {len(rows)} training rows are longer than --max_seq_length 4 and are cut\n"
+        assert capsys.readouterr().out == expected
+
+
 # Both models read the same copies
 
 

@@ -173,6 +173,12 @@ def test_scores_are_predicted_within_the_benchmarks_range(teachers, data_dir, tm
     assert len(scores) == 48 and 0 <= min(scores) < max(scores) <= 5
 
 
+def test_how_many_rows_are_cut_is_said(encoder, data_dir, tmp_path, capsys):
+    flags = ("--max_seq_length", 4, "--max_steps", 1)
+    run_glue.main(glue(data_dir, encoder, tmp_path / "run", "SST-2", *flags))
+    assert "96 of 96 training rows are longer than --max_seq_length 4 and are cut\n" in capsys.readouterr().out
+
+
 def test_own_csv_with_string_labels(encoder, tmp_path):
     train = [
         f'"the {word}, film {i}",{label}'
@@ -181,7 +187,7 @@ def test_own_csv_with_string_labels(encoder, tmp_path):
     ]
     (tmp_path / "train.csv").write_text("\n".join(["review,stars", *train]) + "\n")
     (tmp_path / "dev.csv").write_text('stars,review\nup,"a good, film"\ndown,a bad film\n')
-    (tmp_path / "test.csv").write_text("review\na good film\n")
+    (tmp_path / "test.csv").write_text("review,stars\na good film,-1\n")  # the label is kept secret
     own = [f"--{split}_file={tmp_path / split}.csv" for split in ("train", "dev", "test")]
     columns = ["--text_column", "review", "--label_column", "stars", "--do_predict", "true", "--num_train_epochs", "2"]
     folder = run_glue.main(glue(tmp_path, encoder, tmp_path / "run", "own", *own, *columns))

@@ -51,7 +51,14 @@ def test_from_end_to_end(task, data_dir, deep_teachers, tmp_path):
 def test_a_short_run_asks_the_teacher_about_its_own_rows_only(data_dir, deep_teachers, tmp_path, capsys):
     flags = ("--student_layers", 2, "--max_steps", 3, "--batch_size", 8)
     task_distill.main(taught(data_dir, deep_teachers("SST-2"), tmp_path / "run", "SST-2", *flags))
-    assert "teacher cache: 24 rows asked" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "teacher cache: 24 rows asked" in said and "are cut" not in said
+
+
+def test_how_many_rows_are_cut_is_said(data_dir, deep_teachers, tmp_path, capsys):
+    flags = ("--student_layers", 2, "--max_steps", 1, "--max_seq_length", 4, "--skip_teacher_check", "true")
+    task_distill.main(taught(data_dir, deep_teachers("SST-2"), tmp_path / "run", "SST-2", *flags))
+    assert "96 of 96 training rows are longer than --max_seq_length 4 and are cut\n" in capsys.readouterr().out
 
 
 def test_from_a_general_distilled_folder(data_dir, deep_teachers, encoder, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from distill.cli import parse
 from distill.data.pairs import PairLayout, Pairs
+from distill.data.readers import Rows
 from distill.data.tasks import get_task, load_rows
 from distill.data.wordpiece import WordPiece
 from distill.encoders.folder import load_bert
@@ -162,6 +163,14 @@ def test_the_teacher_from_end_to_end(task, pair_teachers, capsys):
 
     theirs = BertModel.from_pretrained(str(folder)).state_dict()
     assert all((value.numpy() == theirs[name].numpy()).all() for name, value in model.bert.state_dict().items())
+
+
+def test_how_many_texts_are_cut_is_said(encoder, capsys):
+    rows = Rows(["a good film", "a", "a"], ["a", "the plot is", "a film"], None, "rows")
+    data.report_cut_texts(PairLayout(4, 4).encode(WordPiece.from_folder(encoder), rows))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "1 of 3 first texts are longer than --max_seq_length_query 4 and are cut"
+    assert second == "1 of 3 second texts are longer than --max_seq_length_doc 4 and are cut"
 
 
 def test_mean_pooling_over_real_tokens(still, rows):

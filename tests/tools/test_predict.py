@@ -205,12 +205,16 @@ def test_evaluation_of_every_labelled_split(bert, tmp_path, capsys):
     dev = (folder / "dev.tsv").read_text().splitlines()[1:]
     (folder / "dev.tsv").write_text("\n".join([header, *dev, *train[:4]]) + "\n")  # four dev rows are also in train
     (folder / "test.tsv").write_text("\n".join([header, *dev]) + "\n")
-    found = evaluate.main([str(tmp_path / "student"), "--task_name", "SST-2", "--data_dir", str(tmp_path / "data")])
+    argv = [str(tmp_path / "student"), "--task_name", "SST-2", "--data_dir", str(tmp_path / "data")]
+    found = evaluate.main(argv)
     assert json.loads((tmp_path / "student" / "evaluation.json").read_text()) == found
     assert (found["dev"]["rows"], found["dev"]["rows_not_in_train"]) == (10, 6)
     assert found["dev"]["scores_not_in_train"] == found["test"]["scores"]
     assert "scores_not_in_train" not in found["test"]  # all of them are
     assert "SST-2 dev, 6 rows that are not in train: accuracy" in capsys.readouterr().out
+    (folder / "test.tsv").write_text("\n".join([header, *(f"{row[:-1]}-1" for row in dev)]) + "\n")
+    assert evaluate.main(argv).keys() == {"dev"}
+    assert "every 'label' is empty or -1; the rows are read as unlabelled" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

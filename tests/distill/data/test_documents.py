@@ -33,7 +33,9 @@ def test_every_format_gives_the_same_documents(tmp_path, name, text):
 
 
 def test_the_only_column_needs_no_name_and_numbers_are_names(tmp_path):
-    assert list(read_documents(write(tmp_path, "a.csv", "passage\none\n"))) == [("1", "one")]
+    assert list(read_documents(write(tmp_path, "a.csv", "sentence\none\n"))) == [("1", "one")]
+    assert list(read_documents(write(tmp_path, "a.csv", "passage\none\n"), "passage")) == [("1", "one")]
+    assert list(read_documents(write(tmp_path, "a.jsonl", '{"passage": "one"}\n'))) == [("1", "one")]
     path = write(tmp_path, "b.jsonl", '{"id": 7, "body": "one"}\n')
     assert list(read_documents(path, "body", "id")) == [("7", "one")]
 
@@ -57,7 +59,8 @@ def test_rows_are_read_when_they_are_asked_for(tmp_path):
         ("a.jsonl", '{"text": "one", "id": "\\ud800"}\n', ("text", "id"), r"a.jsonl:1: the name in 'id' .* half a "),
         ("a.tsv", "id\ttext\nx\tone\ttwo\n", (), r"a.tsv:2: 3 columns where 2 are needed"),
         ("a.tsv", "id\ttext\nx\tone\n", ("body",), r"a.tsv:1: no column 'body' \(columns found: id, text\)"),
-        ("a.tsv", "id\tbody\nx\tone\n", (), r"a.tsv:1: which column holds the texts\?.*id, body"),
+        ("a.tsv", "id\tbody\nx\tone\n", (), r"a.tsv:1: which column holds the texts\?.*id, body\).*id TAB text"),
+        ("a.tsv", "A first document.\nAnd one.\n", (), r"a.tsv:1: is 'A first document.' the column's name\?.*\.txt"),
         ("a.jsonl", '{"text": "one"}\n{"body": "two"}\n', (), r"a.jsonl:2: no key 'text' \(keys found: body\)"),
         ("a.jsonl", '{"text": ["one"]}\n', (), r"a.jsonl:1: 'text' is neither text nor a number"),
         ("a.jsonl", '{"text": "one"\n', (), r"a.jsonl:1: not valid JSON"),

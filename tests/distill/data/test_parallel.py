@@ -122,6 +122,9 @@ def test_no_more_is_read_than_asked_for(write):
         (b"a\tb\n \tc\n", r"{}:2: the English text is empty; fill it or remove the row"),
         (b"a\tb\nc\td\t \n", r"{}:2: translation 2 is empty"),
         (b"12\ta\t345\tb\n", r"{}:1: number, text, number, text, as in Tatoeba; keep the texts: cut -f2,4"),
+        (b"1.04\ta\tb\n", r"{}:1: number, text, text, as in WikiMatrix; keep the texts: cut -f2,3"),
+        (b"a\tb\tCC-BY 2.0 (France)\n", r"{}:1: text, text, licence, as in manythings.org; keep the texts: cut -f1,2"),
+        (b"a\tb\rc\td\r", r"{}:1: lines end with CR alone; save the file with LF or CRLF"),
         (b"a\tb\n\nc\td\n", r"{}:2: the row is empty; remove it"),
         (b"a\tb\nc\tcaf\xe9\n", r"{}:2: not UTF-8 text; save the file as UTF-8"),
     ],
@@ -131,6 +134,12 @@ def test_bad_rows_are_named(write, name, content, message):
     with pytest.raises(UserError, match=message.format(name)) as error:
         load_parallel([write("good.en-de.tsv", "a\tb\n"), write(name, content)])
     assert "\n" not in str(error.value)
+
+
+def test_numbers_may_be_sentences(write):
+    for content in ("2004\t2004\t2004 and so\n", "a\tb\tc\n2004\tin 2004\tthe year 2004\n", "2004\tin 2004\n"):
+        rows = load_parallel([write("a.en-de.tsv", content)])
+        assert "2004" in rows.sources
 
 
 def test_bad_files_are_named(write, tmp_path):

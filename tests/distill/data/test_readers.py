@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from distill.data.readers import Rows, column_names, read_columns, read_rows, read_unlabelled, stream_columns
+from distill.data.readers import Rows, column_names, read_columns, read_rows, read_unlabelled, shortened, stream_columns
 from distill.errors import UserError
 
 
@@ -65,9 +65,22 @@ def test_csv_of_very_long_texts(write):
     ]
 
 
-def test_csv_whose_lines_end_with_cr_alone(write):
-    with pytest.raises(UserError, match=r"a.csv:1: not valid csv \(lines end with CR alone"):
-        column_names(write("a.csv", "text,label\ra,1\r"))
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_files_whose_lines_end_with_cr_alone(write, name):
+    path = write(name, "text,label\ra,1\r")
+    assert refusal(column_names, path) == f"{path}:1: lines end with CR alone; save the file with LF or CRLF"
+    assert "lines end with CR alone" in refusal(read_unlabelled, path, False)
+    with pytest.raises(UserError, match=r"b.csv:2: not valid csv \(lines end with CR alone"):
+        read_columns(write("b.csv", "text,label\na,1\rb,0\r"), ["text"])
+
+
+def test_names_in_messages_are_short_and_in_one_line(write):
+    assert shortened(["a\n  b", "x" * 41, "c"]) == f"a b, {'x' * 37}..., c"
+    assert shortened(map(str, range(30)), 2) == "0, 1, ... (30 in all)"
+    path = write("a.csv", 'text,label\na,"two\nlines"\n')
+    message = f"{path}:2: unknown label 'two lines' (known: an other)"
+    assert refusal(read_rows, path, "text", label="label", labels=("an\nother",)) == message
+    assert "the score 'two lines' is not" in refusal(read_rows, path, "text", label="label")
 
 
 def test_csv_with_an_open_quote_is_refused_at_its_row(write):
@@ -86,7 +99,9 @@ def test_jsonl_values_by_key(write):
     ("line", "message"),
     [
         ('{"q": "b"', "not valid JSON"),
-        ('["b"]', "not a JSON object"),
+        ("[", "not valid JSON (Expecting value at column 1); each line must be a JSON object"),
+        ('["b"]', 'not a JSON object; each line must be one, such as {"text": "...", "label": "..."}'),
+        ('{"q": NaN}', "'q' is neither text nor a number nor true or false"),
         ('{"text": "b"}', "no key 'q' (keys found: text)"),
         ('{"q": null}', "'q' is neither text nor a number nor true or false"),
         ('{"q": ["b"]}', "'q' is neither text nor a number nor true or false"),
@@ -150,6 +165,34 @@ def test_missing_empty_and_header_only_files(write, tmp_path, name):
 
 def test_unknown_suffix_is_refused(write):
     assert "use .tsv, .csv or .jsonl" in refusal(read_columns, write("a.parquet", "text\na\n"), ["text"])
+
+
+def test_what_is_no_json_is_refused_only_where_it_is_read(write):
+    assert read_columns(write("a.jsonl", '{"q": "a", "n": NaN}\n'), ["q"])[0] == [["a"]]
+
+
+@pytest.mark.parametrize("mark", ["", "-1", "-1.0"])
+def test_labels_that_are_kept_secret(write, mark):
+    path = write("a.tsv", f"s\ty\na\t{mark}\nb\t{mark}\n")
+    for labels in (("0", "1"), ()):
+        assert read_rows(path, "s", label="y", labels=labels, test=True)[0].labels is None
+    refusal(read_rows, path, "s", label="y", labels=("0", "1"))
+    mixed = write("b.tsv", f"s\ty\na\t0\nb\t{mark}\n")
+    assert refusal(read_rows, mixed, "s", label="y", labels=("0", "1"), test=True).startswith(f"{mixed}:3: ")
+    if mark:
+        found, _ = read_rows(path, "s", label="y", labels=("0", mark), test=True)
+        assert found.labels.tolist() == [1, 1]
+
+
+def test_texts_quoted_as_in_csv(write):
+    path = write("a.tsv", 's\ty\n"he said" \t1\n"he said ""hi"""\t1\n')
+    assert read_rows(path, "s")[0].text_a == ['"he said"', '"he said ""hi"""']
+    message = refusal(read_rows, path, "s", refuse_quoted=True)
+    assert message.startswith(f"{path}:3: 's' is quoted as in csv")
+    assert message.endswith("save the rows as .csv, with commas")
+    fine = write("b.tsv", 's\n"a" and "b"\n""a"" b "c"\n"\n""\n6"" pipe\n')
+    assert len(read_rows(fine, "s", refuse_quoted=True)[0]) == 5
+    assert len(read_rows(write("c.csv", 's\n"""a ""b"""""\n'), "s", refuse_quoted=True)[0]) == 1
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv"])

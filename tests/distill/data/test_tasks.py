@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from distill.data.tasks import get_task, load_rows, load_task, submission_name, write_submission
+from distill.data.tasks import get_task, load_rows, load_task, read_texts, submission_name, write_submission
 from distill.errors import UserError
 
 MNLI_HEAD = (
@@ -241,6 +241,14 @@ OFFICIAL = {
         (["q"], ["p"]),
         [0],
     ),
+    "boolq-published": (
+        "BoolQ",
+        "dev",
+        "dev.jsonl",
+        ['{"question": "q", "title": "t", "answer": true, "passage": "p"}'],
+        (["q"], ["p"]),
+        [1],
+    ),
     "boolq-test": (
         "BoolQ",
         "test",
@@ -272,6 +280,14 @@ OFFICIAL = {
         ["label\ttext_a", "0\t\u4e0d\u597d"],
         (["\u4e0d\u597d"], None),
         [0],
+    ),
+    "rte-test-secret": (
+        "RTE",
+        "test",
+        "test.tsv",
+        ["index\tsentence1\tsentence2\tlabel", "0\tfirst 0\tsecond 0\t-1", "1\tfirst 1\tsecond 1\t-1"],
+        BOTH,
+        None,
     ),
     "senta-test-bare": (
         "senta",
@@ -344,6 +360,12 @@ def test_named_task_refusals(tmp_path):
     # SST-2's header would satisfy CoLA: the folder's name says otherwise.
     message = refusal(load_rows, options(data_dir=str(folder)), get_task("CoLA"), "dev")
     assert "the folder of SST-2, but the task is CoLA" in message
+
+
+def test_mrpc_as_published_is_not_taken_for_the_training_rows(tmp_path):
+    lay(tmp_path / "MRPC", "msr_paraphrase_train.txt", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "1\t1\t2\ta\tb")
+    message = refusal(load_rows, options(data_dir=str(tmp_path)), get_task("MRPC"), "train")
+    assert message.startswith(f"{tmp_path}/MRPC/train.tsv: no such file") and "--path_to_mrpc" in message
 
 
 def test_stsb_scores_outside_the_scale_are_refused(tmp_path):
@@ -420,6 +442,7 @@ def test_a_failed_download_names_data_dir(tmp_path, monkeypatch):
         (("sentence2", "sentence1", "label"), ("sentence1", "sentence2")),
         (("text_a", "label"), ("text_a", None)),
         (("sentence1", "id", "label"), ("sentence1", None)),
+        (("question", "sentence", "label"), ("question", "sentence")),
     ],
 )
 @pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
@@ -472,9 +495,99 @@ def test_a_number_spelt_in_two_ways_is_no_two_classes(tmp_path):
 def test_what_own_data_was_read_as_is_said(tmp_path, capsys):
     path = lay(tmp_path, "t.csv", "text_a,text_b,label", "a,b,no", "c,d,yes", "e,f,yes")
     load_task(options(train_file=str(path)))
-    assert capsys.readouterr().out == f"{path}: 3 rows of two texts (en), classes: no (1), yes (2)\n"
+    read = f"{path}: 3 rows of two texts, 'text_a' and 'text_b' (en)"
+    assert capsys.readouterr().out == f"{read}, classes in 'label': no (1), yes (2)\n"
+    load_task(options(train_file=str(path), text_column="text_b", label_column="text_a", regression=True))
+    assert capsys.readouterr().out == f"{path}: 3 rows of one text, 'text_b' (en), scores in 'text_a'\n"
     load_task(options(task_name="SST-2"))
     assert not capsys.readouterr().out
+
+
+def test_class_names_of_any_length_are_said_in_one_line(tmp_path, capsys):
+    path = lay(tmp_path, "t.csv", "text,label", 'a,"one\nclass"', f"b,{'x' * 99}")
+    load_task(options(train_file=str(path)))
+    assert capsys.readouterr().out.endswith(f"classes in 'label': one class (1), {'x' * 22}... (1)\n")
+
+
+@pytest.mark.parametrize(
+    ("labels", "mark"),
+    [
+        (("no", "yes", "-"), "-"),
+        (("0", "1", "-"), "-"),
+        (("0", "1", "2", "-1"), "-1"),
+        (("+", "-"), None),
+        (("-1", "0", "1"), None),  # sentiment
+        (("-2", "-1", "0", "1", "2"), None),
+        (("-1", "1", "2", "3"), None),
+    ],
+)
+def test_marks_of_rows_without_a_label_are_no_classes(tmp_path, labels, mark):
+    path = lay(tmp_path, "t.tsv", "text\tlabel", *(f"a\t{label}" for label in (*labels, *labels)))
+    if mark is None:
+        assert sorted(load_task(options(train_file=str(path))).labels) == sorted(labels)
+        return
+    message = refusal(load_task, options(train_file=str(path)))
+    row = 2 + labels.index(mark)
+    assert message.startswith(f"{path}:{row}: the label '{mark}' (2 rows) is no gold label; remove these rows")
+
+
+def test_scores_are_not_taken_for_classes(tmp_path):
+    scores = [f"{i / 10:.1f}" for i in range(21)]
+    path = lay(tmp_path, "t.tsv", "text\tlabel", *(f"a\t{score}" for score in [*scores, "1.00"]))
+    message = refusal(load_task, options(train_file=str(path)))
+    assert message == f"{path}: the labels look like scores (22 different numbers, such as 0.1); add --regression"
+    assert load_task(options(train_file=str(path), regression=True)).regression
+    for names in (scores[:20], [str(i) for i in range(40)]):
+        path = lay(tmp_path, "t.tsv", "text\tlabel", *(f"a\t{name}" for name in names))
+        assert load_task(options(train_file=str(path))).labels == tuple(names)
+
+
+@pytest.mark.parametrize("mark", ["", "-1"])
+def test_own_test_rows_with_placeholders_are_unlabelled(tmp_path, mark, capsys):
+    train = lay(tmp_path, "train.tsv", "text\tlabel", "a\t0", "b\t1")
+    test = lay(tmp_path, "test.tsv", "text\tlabel", f"a\t{mark}", f"b\t{mark}")
+    given = options(train_file=str(train), test_file=str(test))
+    task = load_task(given)
+    capsys.readouterr()
+    assert load_rows(given, task, "test").labels is None
+    assert capsys.readouterr().out == f"{test}: every 'label' is empty or -1; the rows are read as unlabelled\n"
+
+
+def test_files_without_a_header_are_told_what_is_needed(tmp_path):
+    for name, row in (
+        ("a.csv", f'3,"Wall St.\nBears {"x" * 60}",two'),
+        ("in_domain_train.tsv", "gj04\t1\t\tOur friends"),
+    ):
+        message = refusal(load_task, options(train_file=str(lay(tmp_path, name, row, row))))
+        assert "the first line of a .tsv or .csv must name the columns, such as text_a TAB text_b TAB label" in message
+        assert len(message) < 300 + len(str(tmp_path))
+
+
+def test_texts_quoted_as_in_csv_are_refused_in_own_data_alone(tmp_path):
+    row = '"he said ""hi"""\t1'
+    path = lay(tmp_path / "SST-2", "train.tsv", "sentence\tlabel", row, "b\t0")
+    own = options(train_file=str(path), dev_file=str(path))
+    assert refusal(load_rows, own, load_task(own), "train").startswith(f"{path}:2: 'sentence' is quoted as in csv")
+    assert len(load_rows(options(data_dir=str(tmp_path)), get_task("SST-2"), "train")) == 2
+
+
+def test_further_texts_by_their_columns_or_lines(tmp_path):
+    train = lay(tmp_path, "train.csv", "review,stars", "a,1", "b,2")
+    own = options(train_file=str(train), text_column="review", label_column="stars")
+    more = lay(tmp_path, "more.csv", "stars,review", 'x,"one, more"')
+    lines = lay(tmp_path, "more.txt", "one, more")
+    for path in (more, lines):
+        rows = read_texts(own, load_task(own), path)
+        assert rows.text_a == ["one, more"] and rows.text_b is None and rows.labels is None
+    head = "index\tsentence1\tsentence2"
+    rows = read_texts(options(), get_task("RTE"), lay(tmp_path, "test.tsv", head, "0\ta\tb"))
+    assert (rows.text_a, rows.text_b) == (["a"], ["b"])
+    plain = lay(tmp_path, "plain.tsv", "a good film", "a bad film")
+    assert refusal(read_texts, options(), get_task("SST-2"), plain).startswith(f"{plain}:1: no column 'sentence'")
+    assert "use .txt (a text a line), .tsv" in refusal(read_texts, own, load_task(own), tmp_path / "more.parquet")
+    pair = lay(tmp_path, "pair.csv", "text_a,text_b", "a,b")
+    alone = options(train_file=str(lay(tmp_path, "one.csv", "text,label", "a,1", "b,2")))
+    assert "rows of two texts, the task's have one text" in refusal(read_texts, alone, load_task(alone), pair)
 
 
 def test_own_regression_and_test_rows_without_labels(tmp_path):

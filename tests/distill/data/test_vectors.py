@@ -1,3 +1,5 @@
+import bz2
+import gzip
 import os
 import struct
 from pathlib import Path
@@ -67,7 +69,8 @@ def test_word2vec_binary(tmp_path):
         (["the 1 2 3", "a 1 2"], "v.txt:2: expected a word and 3 finite numbers"),
         (["the 1 2 3", "a 1 2 3 4"], "v.txt:2: expected a word and 3 finite numbers"),
         (["2 3", "the 1 2 3", "a 1 x 3"], "v.txt:3: expected a word and 3 finite numbers"),
-        (["2 3", "the 1 2 3 4", "a 1 2 3"], "v.txt:2: expected a word and 3 finite numbers"),
+        (["2 3", "the 1 2 3 4", "a 1 2 3 4"], "v.txt:1: the header says 3 numbers a word, and the lines have more"),
+        (["the\t9 1 2 3", "a 1 2 3"], "v.txt:1: expected a word and 3 finite numbers"),
         (["the 1 2 3", "a 1 nan 3"], "v.txt:2: expected a word and 3 finite numbers"),
         (["the 1 2 3", "", "a 1 2 3"], "v.txt:2: expected a word and 3 finite numbers"),
         (["3 3", "the 1 2 3", "a 1 2 3"], "v.txt:3: the file ends after 2 of 3 words"),
@@ -82,11 +85,25 @@ def test_bad_text_files(tmp_path, lines, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_text_that_is_not_utf8_and_missing_file(tmp_path):
+def test_words_that_are_not_utf8_are_left_out_and_counted(tmp_path, capsys):
     path = tmp_path / "v.txt"
-    path.write_bytes(b"the 1 2 3\ncaf\xe9 1 2 3\n")
-    with pytest.raises(UserError, match=r"v\.txt:2: the word is not UTF-8"):
-        load_vectors(path)
+    path.write_bytes(b"4 3\nthe 1 2 3\ncaf\xe9 1 2 3\n\xff 1 2 3\na 4 5 6\n")
+    vectors = load_vectors(path)
+    assert vectors.index_to_key == ["the", "a"] and vectors["a"].tolist() == [4, 5, 6]
+    assert capsys.readouterr().out == f"{path}: 2 words that are not UTF-8 are left out\n"
+
+
+def test_the_header_says_where_a_word_ends(tmp_path):
+    vectors = load_vectors(write(tmp_path / "v.txt", "3 3\nthe 1 2 3\nwindows 10 4 5 6\na 7 8 9\n"))
+    assert vectors.index_to_key == ["the", "windows 10", "a"] and vectors["windows 10"].tolist() == [4, 5, 6]
+
+
+@pytest.mark.parametrize(("pack", "kind"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2")])
+@pytest.mark.parametrize("name", ["v.txt", "v.bin"])
+def test_packed_and_missing_files(tmp_path, pack, kind, name):
+    (tmp_path / name).write_bytes(pack("\n".join(LINES).encode()))
+    with pytest.raises(UserError, match=rf"{name}: packed \({kind}\); unpack it first"):
+        load_vectors(tmp_path / name)
     with pytest.raises(UserError, match=r"none\.txt: no such word vector file"):
         load_vectors(tmp_path / "none.txt")
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.data.ragged import Ragged
-from distill.data.wordpiece import Encoded, WordPiece
+from distill.data.wordpiece import Encoded, WordPiece, report_cut
 from distill.data.words import BasicTable
 from distill.errors import UserError
 
@@ -187,6 +187,20 @@ def test_pieces_and_from_pieces(vocab_file):
     assert np.array_equal(
         wordpiece.from_pieces(Ragged.from_lists(pieces), max_length=9).ids, wordpiece.encode(TRICKY, None, 9).ids
     )
+
+
+def test_rows_know_whether_they_were_cut(vocab_file, capsys):
+    wordpiece = WordPiece(vocab_file, True)
+    texts, others = ["hello " * n for n in (1, 3, 4, 9)], ["hello " * n for n in (1, 2, 1, 0)]
+    alone, pairs = wordpiece.encode(texts, None, 5), wordpiece.encode(texts, others, 8)
+    assert alone.cut.tolist() == [False, False, True, True] and pairs.cut.tolist() == [False, False, False, True]
+    assert alone.take([3, 0]).cut.tolist() == [True, False]
+    assert alone.concat(pairs).cut.tolist() == [*alone.cut, *pairs.cut]
+    pieces = [Ragged.from_lists(wordpiece.pieces(column)) for column in (texts, others)]
+    assert wordpiece.from_pieces(*pieces, max_length=8).cut.tolist() == pairs.cut.tolist()
+    report_cut("rows", alone.cut, "--max_seq_length 5")
+    report_cut("rows", alone.take([0, 1]).cut, "--max_seq_length 5")
+    assert capsys.readouterr().out == "2 of 4 rows are longer than --max_seq_length 5 and are cut\n"
 
 
 def test_max_length_too_small(vocab_file):
