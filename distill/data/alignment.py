@@ -30,7 +30,7 @@ def translations(source: Encoded, target: Encoded, rounds: int = ROUNDS) -> tupl
     joined = target.ids[target.offsets[row] + by].astype(np.int64) * tokens + source.ids[place]
     pairs, link = np.unique(joined, return_inverse=True)
     t, s = np.divmod(pairs, tokens)
-    p = np.ones(len(pairs))
+    p: np.ndarray = np.ones(len(pairs))
     for _ in range(rounds):
         share = p[link]
         share /= np.bincount(place, share)[place]
