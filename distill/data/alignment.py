@@ -30,10 +30,10 @@ def translations(source: Encoded, target: Encoded, rounds: int = ROUNDS) -> tupl
     joined = target.ids[target.offsets[row] + by].astype(np.int64) * tokens + source.ids[place]
     pairs, link = np.unique(joined, return_inverse=True)
     t, s = np.divmod(pairs, tokens)
-    p: np.ndarray = np.ones(len(pairs))
+    p = np.ones(len(pairs))
     for _ in range(rounds):
         share = p[link]
-        share /= np.bincount(place, share)[place]
-        p = np.bincount(link, share, len(pairs))
-        p /= np.bincount(t, p)[t]
+        share = share / np.bincount(place, share)[place]
+        counts = np.bincount(link, share, len(pairs))
+        p = counts / np.bincount(t, counts)[t]
     return t, s, p
