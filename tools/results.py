@@ -77,6 +77,7 @@ def keep(folder: Path, name: str) -> dict[str, Any]:
                 "peak_memory_bytes",
                 "real_token_share",
             )
+            if key in facts  # sentence pairs have no one share of real tokens
         }
         | {
             "teacher_share": {
