@@ -6,3 +6,7 @@ class UserError(Exception):
 
     `distill.cli.run` prints it without a traceback and exits with status 2.
     """
+
+
+class NotThere(UserError):
+    """Of something that does not exist, so that a caller who can do without it need not swallow one that is damaged."""

@@ -4,7 +4,7 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-from distill.errors import UserError
+from distill.errors import NotThere, UserError
 from distill.files import sha256
 
 MINILM = "all-MiniLM-L6-v2"  # the name by which flags ask for it
@@ -27,7 +27,7 @@ def minilm_folder() -> Path:
     # The package itself asks for torch when imported, so it is only located.
     spec = importlib.util.find_spec(MODULE)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the package {DISTRIBUTION} is not installed; run: {_INSTALL}")
+        raise NotThere(f"the package {DISTRIBUTION} is not installed; run: {_INSTALL}")
     try:
         version = importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill import naming
-from distill.errors import UserError
+from distill.errors import NotThere, UserError
 from distill.options import TrainOptions
 from distill.pretrained import MINILM
 
@@ -221,7 +221,7 @@ class Config:
 
     def place(self, section: str, key: str, run: Path) -> Path | str:
         """Where the model or vocabulary that a key names is: at that path, else beside the folder `run`, else among
-        this project's own models. Raises UserError where it is nowhere."""
+        this project's own models. Raises NotThere where it is nowhere."""
         value = self[section, key]
         given = Path(value).expanduser()
         if value == MINILM or given.exists():
@@ -231,7 +231,7 @@ class Config:
             if (folder / given).exists():
                 return folder / given
         places = ", ".join(str(folder) for folder in dict.fromkeys(beside))
-        raise UserError(
+        raise NotThere(
             f"{self.path}: [{section}] {key} = {value}: no such folder, neither here nor in {places}; "
             "an earlier stage makes it, or it is to be downloaded (see README.md)"
         )

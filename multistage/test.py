@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from distill import runtime
 from distill.cli import run
-from distill.errors import UserError
+from distill.errors import NotThere, UserError
 from distill.pretrained import MINILM
 from multistage.args import parse
 from multistage.config import Config
@@ -64,7 +64,7 @@ def taught(config: Config, texts: "Texts", student: Path) -> "Encode | None":
         return None
     try:
         teacher = load_teacher(config, student)
-    except UserError as error:
+    except NotThere as error:
         runtime.log(f"no squared error from the teacher: {error}")
         return None
     return taught_by(teacher.fix(), texts.parallel["test"].sources)

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     import numpy as np
 
     from distill.data.readers import shortened
-    from distill.data.tasks import load_rows, load_task
+    from distill.data.tasks import find_split, load_rows, load_task
     from distill.evaluation.evaluate import evaluate_splits, report
     from distill.evaluation.metrics import score
     from distill.files import read_json, write_json
@@ -80,9 +80,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     rows = {split: load_rows(args, task, split) for split in task.dev_splits}
     for split in ("train", *task.test_splits):
         try:
-            rows[split] = load_rows(args, task, split)
-        except UserError as error:  # these are not always at hand
+            find_split(args, task, split)
+        except UserError as error:  # these are not always at hand, but one that is must be sound
             runtime.log(f"left out: {error}")
+            continue
+        rows[split] = load_rows(args, task, split)
 
     def logits(texts: Any) -> np.ndarray:
         return predictor.logits(texts.text_a, texts.text_b, args.eval_batch_size)

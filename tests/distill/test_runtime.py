@@ -78,12 +78,12 @@ def test_threads_are_the_cores_and_not_their_hyperthreads() -> None:
     assert runtime.physical_cores("", {0, 1, 2}) == 3
 
 
-def before_paddle(**environment: str) -> dict[str, str]:
-    """What a fresh process sets, with `environment` set by the user."""
+def before_paddle(machine: str = "pass", **environment: str) -> dict[str, str]:
+    """What a fresh process sets, with `environment` set by the user; machine: code that makes it another one."""
     own = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "PADDLE_LOCAL_SIZE")
     clean = {name: value for name, value in os.environ.items() if name not in own and not name.startswith("MALLOC_")}
     code = (
-        "import json, os, sys; from distill import runtime;"
+        f"import json, os, sys; from distill import runtime; {machine};"
         "s = runtime.before_paddle(); assert runtime.before_paddle() == s;"
         "assert 'paddle' not in sys.modules; print(json.dumps([s, dict(os.environ)]))"
     )
@@ -98,12 +98,34 @@ def before_paddle(**environment: str) -> dict[str, str]:
 
 def test_a_fresh_process_uses_the_cores_it_may() -> None:
     settings = before_paddle()
-    assert 1 <= int(settings["OMP_NUM_THREADS"]) <= len(os.sched_getaffinity(0))
+    allowed = os.sched_getaffinity(0)
+    cores = runtime.physical_cores(Path("/proc/cpuinfo").read_text(), allowed)
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, period = limit.read_text().split() if limit.exists() else ("max", "1")
+    expected = cores if quota == "max" else min(cores, max(1, int(quota) // int(period)))
+    assert int(settings["OMP_NUM_THREADS"]) == expected <= len(allowed)
     assert settings["allocator"] in ("mallopt", "as installed")
 
 
+@pytest.mark.parametrize(
+    ("cores", "quota", "ranks", "threads"),
+    [(6, "inf", "1", 6), (6, "3.9", "1", 3), (2, "16.0", "1", 2), (6, "0.5", "1", 1), (6, "inf", "2", 3)],
+)
+def test_threads_are_the_fewer_of_cores_and_quota(cores: int, quota: str, ranks: str, threads: int) -> None:
+    machine = f"runtime.physical_cores = lambda *_: {cores}; runtime._cpu_quota = lambda: float({quota!r})"
+    assert int(before_paddle(machine, PADDLE_LOCAL_SIZE=ranks)["OMP_NUM_THREADS"]) == threads
+
+
+@pytest.mark.parametrize(("text", "cores"), [("150000 100000\n", 1.5), ("max 100000\n", float("inf"))])
+def test_the_quota_of_a_container(text: str, cores: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: text if path == Path("/sys/fs/cgroup/cpu.max") else "")
+    assert runtime._cpu_quota() == cores
+
+
 def test_what_the_user_has_set_stays() -> None:
-    settings = before_paddle(OMP_NUM_THREADS="7", MKL_DEBUG_CPU_TYPE="4", MALLOC_ARENA_MAX="2")
+    amd = "runtime.mkl_path = lambda *_: '7'"  # on other processors nothing is set that could replace the user's
+    assert before_paddle(amd)["MKL_DEBUG_CPU_TYPE"] == "7"
+    settings = before_paddle(amd, OMP_NUM_THREADS="7", MKL_DEBUG_CPU_TYPE="4", MALLOC_ARENA_MAX="2")
     assert (settings["OMP_NUM_THREADS"], settings["MKL_DEBUG_CPU_TYPE"]) == ("7", "4")
     assert settings["allocator"] == "MALLOC_* of the environment"
 

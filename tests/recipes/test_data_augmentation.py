@@ -30,8 +30,9 @@ from distill.encoders.masked_lm import MaskedLM
 from distill.options import TaskOptions, TeacherOptions
 from distill.teachers.teacher import Teacher
 from distill_lstm import bert_distill
-from tests.recipes.runs import lstm, read, refused
+from tests.recipes.runs import lstm, read, refused, taught
 from tests.tiny import SPECIAL, VOCAB, make_glue_data, make_masked_lm_folder
+from tinybert import task_distill
 
 SCRIPT = Path(data_augmentation.__file__)
 
@@ -458,6 +459,16 @@ def test_only_confident_copies_are_kept(place, masked, teachers, tmp_path, capsy
         elif chances([text])[0][label] >= 0.52:
             assert next(remaining) == line
     assert next(remaining, None) is None
+
+
+def test_the_distillation_that_follows_asks_the_teacher_nothing(place, masked, teachers, monkeypatch):
+    teacher = teachers("SST-2")
+    more = ("--keep_confidence", 0.52, "--teacher_path", teacher, "--max_seq_length", 32, "--N", 2)
+    augmented(place, masked, "SST-2", *more)
+    monkeypatch.setattr(Teacher, "_forward", None)
+    more = ("--student_layers", 1, "--pred_distill", "--prediction_epochs", 1, "--use_aug")
+    folder = task_distill.main(taught(place, teacher, place.parent / "run", "SST-2", *more))
+    assert read(folder / "run.json")["train_rows"] > 96
 
 
 def test_confidence_by_hand():

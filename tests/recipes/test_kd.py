@@ -149,6 +149,7 @@ def test_interrupted_and_continued(data_dir, deep_teachers, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("preset", "name"),
     [
+        ("sst2", "bert-kd-distl_epoch-4_lr-2e-5_wd-0.0001_kd_alpha-0.8"),
         ("qqp", "bert-kd-distl_epoch-5_lr-5e-5_wd-0.0001_kd_alpha-0.8"),
         ("mrpc", "bert-kd-distl_epoch-5_lr-2e-5_wd-0.001_kd_alpha-0.8"),
         ("rte", "bert-kd-distl_epoch-5_lr-2e-5_wd-0.0001_kd_alpha-0.8"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from distill.data.alignment import translations
+from distill.data.parallel import load_parallel
 from distill.data.wordpiece import Encoded
 from distill.encoders import inference
 from distill.evaluation.latency import Latency
@@ -259,8 +260,8 @@ def test_a_vocabulary_of_its_own_starts_with_the_teachers_vectors(home, texts):
     np.testing.assert_allclose(student.encode([text]), raw.encode([text]), atol=1e-5)
 
 
-@pytest.mark.parametrize("model", METHODS)
-def test_losses_of_each_model(model):
+@pytest.mark.parametrize(("model", "scale"), [*((model, None) for model in METHODS), ("rec_bottle_ce", 5.0)])
+def test_losses_of_each_model(model, scale):
     """The published formulas, in float64."""
     import paddle
 
@@ -270,10 +271,11 @@ def test_losses_of_each_model(model):
     source, target, teacher, other = rng.normal(size=(4, 5, 6))
     tensors = [paddle.to_tensor(v.astype("float32")) for v in (source, target, teacher, other)]
     batch = dict(zip(("teacher", "teacher_target"), tensors[2:], strict=True))
-    found = pair_losses(METHODS[model], None)(*tensors[:2], batch)
+    found = pair_losses(METHODS[model], scale)(*tensors[:2], batch)
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (source, target, teacher)]
     cosines, wanted = unit[0] @ unit[1].T, unit[2] @ unit[2].T
-    likely = np.exp(20 * cosines) / np.exp(20 * cosines).sum(1, keepdims=True)
+    sharp = np.exp((scale or 20) * cosines)
+    likely = sharp / sharp.sum(1, keepdims=True)
     own = other if model.endswith("distill") else teacher
     expected = {"source": ((source - teacher) ** 2).mean(), "target": ((target - own) ** 2).mean()}
     if model.endswith("mcl"):
@@ -283,6 +285,28 @@ def test_losses_of_each_model(model):
     if model.endswith("ce"):
         expected["ce"] = -0.01 * np.log(np.diag(likely)).mean()
     assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_the_teachers_vectors_are_multiplied_by_their_scale(scale, home, texts, monkeypatch):
+    """In what is learned and in what is reported; these vectors are not of length 1, so theirs is 1."""
+    if scale:
+        monkeypatch.setattr("distill.training.collapse.teacher_scale", lambda vectors: scale)
+    config = tiny("cpu/mse.config", home, batch_size=64, output_time=1, **STILL)
+    folder = train.main(flags(config, home, texts, name=f"scale {scale}"))
+    student = load_sentence_encoder(folder)
+    teacher = load_sentence_encoder(home / "teacher", normalize=False)
+
+    def squares(split):
+        rows = load_parallel(sorted((texts / "parallel").glob(f"stsb_{split}.*")))
+        wanted = (scale or 1.0) * teacher.encode(rows.sources).astype(np.float64)
+        source, target = (student.encode(column) for column in (rows.sources, rows.targets))
+        return ((source - wanted) ** 2).mean(), ((target - wanted) ** 2).mean()
+
+    (row,) = [row["losses"] for row in metrics(folder) if "losses" in row]
+    assert (row["source"], row["target"]) == pytest.approx(squares("train"), rel=1e-4, abs=1e-9)
+    mse = read(folder / "results_eval.json")["mse"]
+    assert (mse["en"], (mse["en-de"] + mse["en-es"]) / 2) == pytest.approx(squares("dev"), rel=1e-4, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["mse", "bottle_distill", "rec_bottle_distill", "rec_bottle_mcl"])
@@ -361,13 +385,28 @@ def test_a_run_named_by_logdir_is_the_one_that_is_tested(trained, home, texts, t
 
 def test_without_its_teacher_a_student_is_tested_all_the_same(trained, home, texts, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("distill.evaluation.sentences.save_heat_map", save_heat_map)
+    student = trained("cpu/mse.config")  # before the config of its name is another
     config = tiny("cpu/mse.config", home)
     Path(config).write_text(Path(config).read_text().replace("teacher_path = teacher", "teacher_path = gone"))
-    argv = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(trained("cpu/mse.config"))]
+    argv = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(student)]
     found = read(test_script.main([*argv, "--logdir", str(tmp_path)]) / "results_eval.json")
     assert "mse" not in found and found["seed"] == 0
     assert "no squared error from the teacher: " in capsys.readouterr().out
     tiny("cpu/mse.config", home)
+
+
+def test_a_damaged_teacher_is_an_error_where_a_student_is_tested(trained, home, texts, tmp_path):
+    student = trained("cpu/mse.config")
+    damaged = shutil.copytree(home / "teacher", tmp_path / "damaged")
+    config = tiny("cpu/mse.config", tmp_path, teacher_path=damaged)
+    argv = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(student)]
+    argv += ["--logdir", str(tmp_path / "results")]
+    weights = damaged / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    assert refused(test_script.main, argv, tmp_path).startswith(str(weights))
+    weights.unlink()
+    assert refused(test_script.main, argv, tmp_path).startswith(f"{damaged}: no weight file in it")
 
 
 def test_a_finished_run_is_left_as_it_is(trained, home, texts, capsys):

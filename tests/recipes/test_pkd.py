@@ -1,11 +1,18 @@
 """pkd/task_distill.py from end to end: both kinds of patience, which layers they pair, and the published names."""
 
 import numpy as np
+import paddle
 import pytest
 
 from distill.cli import parse
+from distill.data.tasks import get_task, load_rows
 from distill.encoders.folder import load_bert
+from distill.encoders.projections import Projections
+from distill.encoders.taps import Taps
 from distill.errors import UserError
+from distill.evaluation.evaluate import bert_forward
+from distill.options import TaskOptions, TeacherOptions
+from distill.teachers.teacher import Teacher
 from distill.tensors import load_tensors
 from pkd import task_distill
 from pkd.args import PKDArgs
@@ -41,6 +48,62 @@ def test_patience_at_the_published_bound(data_dir, still_teacher, tmp_path):
     for row in metrics(task_distill.main(other)):
         if "losses" in row:
             assert 1.0 < row["losses"]["patience"] < 500 * 4 / 32
+
+
+NARROW = ("--student_init", "random", "--student_layers", 3, "--student_hidden_size", 16)
+WIDE = ("--student_init", "random", "--student_layers", 3)
+
+
+@pytest.mark.parametrize(
+    ("student", "more", "pairs"),
+    [
+        (WIDE, ("--layer_map", "2,3"), [(1, 2), (2, 3)]),
+        (WIDE, ("--layer_map", "2,3", "--loss_form", "paper"), [(1, 2), (2, 3)]),
+        (WIDE, ("--layer_map", "2,3", "--normalize_patience", "false"), [(1, 2), (2, 3)]),
+        (NARROW, ("--patience", "tokens", "--layer_map", "0,1,2,4"), [(0, 0), (1, 1), (2, 2), (3, 4)]),
+    ],
+    ids=["cls", "paper", "not normalised", "tokens"],
+)
+def test_the_logged_losses_by_hand(student, more, pairs, data_dir, still_teacher, tmp_path):
+    """All rows in one batch with nothing learned, against float64 and the models' own states, row by row."""
+    still = ("--learning_rate", "1e-30", "--num_train_epochs", 1, "--batch_size", 1000, "--logging_steps", 1)
+    weights = ("--alpha", 0.6, "--beta", 7, "--T", 4)
+    argv = taught(data_dir, still_teacher, tmp_path / "run", "SST-2", *student, *still, *weights, *more)
+    folder = task_distill.main(argv)
+    ours, theirs = (load_bert(path, 2, head="stored") for path in (folder, still_teacher))
+    ours.eval(), theirs.eval()
+    tokens, width = "tokens" in more, 32
+    if tokens:
+        shared = Projections("shared", 3, 16, 32, seed=42).fit_dense
+        weight, bias = shared.weight.numpy().astype(np.float64), shared.bias.numpy()
+    task = get_task("SST-2")
+    rows = load_rows(TaskOptions(data_dir=str(data_dir)), task, "train")
+    reader = Teacher(still_teacher, task, 32, TeacherOptions(cache_dir=str(tmp_path / "cache")))
+    encoded = reader.encode(rows)
+    assert len(set(encoded.lengths.tolist())) > 3  # so the batch is padded
+    expected = dict.fromkeys(("teacher", "label", "patience"), 0.0)
+    for i, label in enumerate(rows.labels):
+        batch = {name: paddle.to_tensor(value) for name, value in encoded.pad([i]).items()}
+        with Taps(ours) as mine, Taps(theirs) as other, paddle.no_grad():
+            s, t = (bert_forward(model)(batch).numpy().astype(np.float64)[0] for model in (ours, theirs))
+        for a, b in pairs:
+            x, y = mine.hidden[a].numpy()[0].astype(np.float64), other.hidden[b].numpy()[0].astype(np.float64)
+            if tokens:
+                expected["patience"] += 7 * ((x @ weight + bias - y) ** 2).mean()
+                continue
+            x, y = x[0], y[0]
+            if "--normalize_patience" not in more:
+                x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+            expected["patience"] += 7 * ((x - y) ** 2).sum() / (1 if "paper" in more else len(pairs) * width)
+        p, q = softmax(t / 4), softmax(s / 4)
+        expected["teacher"] += 0.6 * 16 * (p * np.log(p / q)).mean()
+        expected["label"] -= 0.4 * np.log(softmax(s)[label])
+    (row,) = [row for row in metrics(folder) if "losses" in row]
+    assert row["losses"] == pytest.approx({name: x / len(rows) for name, x in expected.items()}, rel=1e-3)
+
+
+def softmax(x):
+    return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
 
 
 def test_weights_0_leave_the_teacher_or_a_part_of_it_out(data_dir, still_teacher, tmp_path):

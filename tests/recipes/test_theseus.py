@@ -103,9 +103,14 @@ def test_a_run_without_fine_tuning_says_so(data_dir, deep_teachers, rates, tmp_p
 
 
 def test_control_arm_is_the_successor_fine_tuned_alone(data_dir, deep_teachers, rates, tmp_path):
-    folder = task_distill.main(flags(data_dir, deep_teachers("SST-2"), tmp_path / "run", "--control"))
+    """With nothing learned both are what they start from, the same."""
+    more = ("--control", "--learning_rate", "1e-30")
+    folder = task_distill.main(flags(data_dir, deep_teachers("SST-2"), tmp_path / "run", *more))
     assert rates == [0.5] * 6 + [1.0] * 18
-    steps = [read(path / "run.json")["steps"] for path in (folder, folder / "control" / "alone_seed-42")]
+    arms = (folder, folder / "control" / "alone_seed-42")
+    ours, theirs = (load_tensors(path / "model.safetensors") for path in arms)
+    assert all(np.allclose(ours[name], theirs[name], rtol=0, atol=1e-20) for name in ours)
+    steps = [read(path / "run.json")["steps"] for path in arms]
     assert steps == [12, 12] and read(folder / "control.json")["seeds"] == [42]
 
 

@@ -139,30 +139,39 @@ def test_a_copy_of_the_teacher_has_no_loss(task, data_dir, deep_teachers, tmp_pa
             assert all(abs(row["prediction"]) < 1e-8 for row in losses(folder))
 
 
-def test_the_losses_are_those_of_the_equations(data_dir, still_teacher, tmp_path):
-    """All rows in one batch with nothing learned, against float64 and the models' own states, row by row."""
+@pytest.mark.parametrize("form", ["paper", "official"])
+def test_the_losses_are_those_of_the_equations(form, data_dir, still_teacher, tmp_path):
+    """All rows in one batch with nothing learned, against float64 and the models' own states, row by row.
+
+    Official: one projection for all, padding counts in the means with no difference, predictions are averaged over
+    classes.
+    """
     more = ("--student_init", "random", *NARROW, "--layer_map", "1,4", "--T", 2, "--batch_size", 1000)
+    more += ("--loss_form", form)
     folder = task_distill.main(flags(data_dir, still_teacher, tmp_path / "run", "SST-2", *more, *STILL))
     student, teacher = (load_bert(path, 2, head="stored") for path in (first_stage(folder), still_teacher))
-    maps = load_projections(first_stage(folder))
+    maps, official = load_projections(first_stage(folder)), form == "official"
+    assert ("fit_dense.weight" in maps) == official == (len(maps) == 2)
     rows = load_rows(TaskOptions(data_dir=str(data_dir)), get_task("SST-2"), "train")
     encoded = Teacher(still_teacher, get_task("SST-2"), 32, TeacherOptions(cache_dir=str(tmp_path / "cache"))).encode(
         rows
     )
-    expected = dict.fromkeys((*LAYERS, "prediction"), 0.0)
+    expected, longest = dict.fromkeys((*LAYERS, "prediction"), 0.0), encoded.lengths.max()
     student.eval(), teacher.eval()
     for i in range(len(rows)):
         batch = {name: paddle.to_tensor(value) for name, value in encoded.pad([i]).items()}
         with Taps(student, scores=True) as ours, Taps(teacher, scores=True) as theirs, paddle.no_grad():
             s, t = (bert_forward(model)(batch).numpy().astype(np.float64)[0] / 2 for model in (student, teacher))
+        real = encoded.lengths[i] / longest if official else 1.0
         for mine, other in ((0, 0), (1, 1), (2, 4)):
-            state = ours.hidden[mine].numpy().astype(np.float64) @ maps[f"fit_denses.{mine}.weight"]
-            state += maps[f"fit_denses.{mine}.bias"]
-            expected["hidden" if mine else "embedding"] += ((state - theirs.hidden[other].numpy()) ** 2).mean()
+            name = "fit_dense" if official else f"fit_denses.{mine}"
+            state = ours.hidden[mine].numpy().astype(np.float64) @ maps[f"{name}.weight"] + maps[f"{name}.bias"]
+            expected["hidden" if mine else "embedding"] += real * ((state - theirs.hidden[other].numpy()) ** 2).mean()
         for mine, other in ((0, 0), (1, 3)):
-            expected["attention"] += ((ours.scores[mine].numpy() - theirs.scores[other].numpy()) ** 2).mean()
+            squares = (ours.scores[mine].numpy() - theirs.scores[other].numpy()) ** 2
+            expected["attention"] += real**2 * squares.mean()
         p = np.exp(t) / np.exp(t).sum()
-        expected["prediction"] -= (p * (s - np.log(np.exp(s).sum()))).sum()
+        expected["prediction"] -= (p * (s - np.log(np.exp(s).sum()))).sum() / (2 if official else 1)
     assert losses(first_stage(folder))[0] == pytest.approx(
         {name: expected[name] / len(rows) for name in LAYERS}, rel=1e-4
     )

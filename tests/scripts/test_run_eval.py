@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill import naming
+from distill import cli, naming
 from distill.data.tasks import get_task, load_rows
 from distill.data.wordpiece import WordPiece
 from distill.errors import UserError
@@ -204,6 +204,23 @@ def test_a_bert_reads_as_many_tokens_as_in_its_training(more, length, root, tmp_
     found = load_predictions(model)["dev"].logits
     np.testing.assert_allclose(found, logits[length], atol=1e-5)
     assert np.abs(found - logits[128]).max() > 1e-3
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_may_be_missing_but_not_damaged(split, root, tmp_path, capsys):
+    model = make_bert_folder(tmp_path / "model", layers=1, hidden=16)
+    data = shutil.copytree(root / "data" / "glue_data" / "SST-2", tmp_path / "data" / "SST-2")
+    file = data / f"{split}.tsv"
+    file.write_text("sentence\tlabel\na good film\t1\na bad film\t7\n")
+    call = lambda: evaluate.main([str(model), "--task_name", "SST-2", "--data_dir", str(data.parent)])  # noqa: E731
+    with pytest.raises(SystemExit) as ended:
+        cli.run(call)
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and said.err == f"error: {file}:3: unknown label '7' (known: 0, 1)\n"
+    assert "left out" not in said.out and not (model / "results_eval.json").exists()
+    file.unlink()
+    assert set(call()) == {"dev"}
+    assert f"left out: {file}: no such file" in capsys.readouterr().out
 
 
 def refusal(script, *words):

@@ -174,6 +174,16 @@ def test_a_comparison(home, flags, clock, tmp_path, capsys):
     ]  # fmt: skip
 
 
+def test_control_arms_of_other_seeds_are_left_out_and_it_is_said(home, flags, clock, tmp_path, capsys):
+    wide = shutil.copytree(home / "wide", tmp_path / "fewer")
+    shutil.rmtree(wide / "control" / "alone_seed-43")
+    result = compare.main(flags("--folders", home / "teacher", wide))
+    assert "control" not in result["models"][1]["scores"]["SST-2"]
+    assert f"{wide}: 3 seeds and 2 control arms, which are left out; train the missing" in capsys.readouterr().out
+    compare.main(flags("--folders", home / "teacher", home / "wide"))
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_folders_are_called_by_what_tells_them_apart(home, flags, clock, tmp_path):
     result = compare.main(flags("--folders", home / "teacher", home / "lstm", "--name", "two"))
     assert [row["label"] for row in result["models"]] == ["teacher", "lstm"] and (tmp_path / "two.png").is_file()

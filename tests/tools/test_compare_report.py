@@ -231,6 +231,13 @@ def test_the_threshold_is_written_for_a_bundle(made, tmp_path):
     assert (found["student"], found["teacher"], found["task"]) == ("out/kd", "t", "MRPC")
 
 
+def test_agreement_is_the_share_of_equal_answers():
+    """On the classes, not on the logits: the third row agrees whatever its size, the last does not."""
+    student = np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0], [-9.0, -1.0, -2.0], [1.0, 0.9, 0.0]])
+    teacher = np.array([[9.0, 8.0, 7.0], [0.0, 0.1, 0.2], [0.0, 50.0, 0.0], [0.9, 1.0, 0.0]])
+    assert measure.agreement(student, teacher) == 0.75
+
+
 def test_regression_has_none_of_these():
     labels = np.linspace(0, 5, 10)
     teacher = Predictions(labels[:, None].astype(np.float32), labels)

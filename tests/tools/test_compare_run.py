@@ -150,6 +150,9 @@ def test_the_cascade_and_flips_are_those_of_the_predictions(finished):
     found = analysis["KD"]
     assert found["cascade"]["scores"][0] == pytest.approx((mine.logits.argmax(1) == mine.labels).mean())
     assert found["cascade"]["scores"][-1] == pytest.approx(result["teacher"]["score"]["mean"])
+    theirs = load_predictions(out / "teacher")["dev"]
+    share = (mine.logits.argmax(1) == theirs.logits.argmax(1)).mean()
+    assert result["students"][0]["agreement"] == pytest.approx(share)
     lost, gained = found["flips"]["lost"], found["flips"]["gained"]
     assert (gained - lost) / 24 == pytest.approx(result["students"][0]["to_teacher"]["mean"])
 
@@ -172,6 +175,22 @@ def test_the_cheapest_that_fits(finished, home):
     result = compare.main([*argv, "--max_p95_ms", "100"])
     sizes = {row["label"]: row["bytes"] for row in result["students"]}
     assert result["choice"]["chosen"] == min(sizes, key=sizes.get)  # all have the same p95 here
+
+
+def test_a_cascade_may_lose_half_a_point_or_as_much_as_max_drop_says(finished, home):
+    result, _, _, out = finished
+    teacher = result["teacher"]["score"]["mean"]
+    argv = flags(home, out, "--pair_teacher", home / "pairs", "--budget_minutes", "0.002", "--max_drop", 30)
+    for tolerance in (0.005, 0.3):
+        for found in read(out / "analysis.json").values():
+            cascade, kept = found["cascade"], read(out / "cascade" / f"{found['method']}.json")
+            assert cascade["tolerance"] == kept["tolerance"] == pytest.approx(tolerance)
+            assert cascade["score"] >= teacher - tolerance - 1e-9
+            # No fewer questions to the teacher would do.
+            for share, score in zip(cascade["shares"], cascade["scores"], strict=True):
+                assert share >= cascade["teacher_share"] or score < teacher - tolerance - 1e-9
+        if tolerance < 0.3:
+            compare.main(argv)
 
 
 def test_other_settings_need_another_folder(finished, home):

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -49,9 +50,9 @@ class Running:
         is_json = text and answer.getheader("content-type") == "application/json"
         return answer.status, json.loads(text) if is_json else text
 
-    def end(self):
+    def end(self, by=signal.SIGTERM):
         """Ask it to end; returns its exit status and what it said."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(by)
         _, said = self.process.communicate(timeout=30)
         return self.process.returncode, said
 
@@ -189,6 +190,18 @@ def test_every_request_under_concurrent_load_gets_its_own_label(server):
     batches = more("distill_batch_rows_count")
     assert batches == more("distill_batch_seconds_count") and batches < 480  # some were predicted together
     assert more('distill_batch_rows_bucket{le="16"}') == batches  # none above --max_batch
+
+
+def test_a_cascades_threshold_and_ctrl_c(bundle, tmp_path):
+    own = shutil.copytree(bundle, tmp_path / "bundle")
+    settings = json.loads((own / "settings.json").read_text())
+    (own / "settings.json").write_text(json.dumps(settings | {"cascade_threshold": 0.8}))
+    running, texts = Running(own), texts_of_own(64, seed=3)
+    status, body = running.ask(body={"texts": texts})
+    shares = [of_bundle(text)[1] for text in texts]
+    assert status == 200 and min(shares) < 0.8 < max(shares)
+    assert [prediction["sure"] for prediction in body["predictions"]] == [share > 0.8 for share in shares]
+    assert running.end(signal.SIGINT) == (0, "")
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept connections", "a new connection each"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from distill import runtime
 from distill.errors import UserError
 from distill.files import read_json
 from distill.options import TaskOptions
@@ -97,6 +98,11 @@ def gather(models: Sequence[dict[str, Any]], timed: "Task") -> list[dict[str, An
                 found = compare(distilled, alone, task_named(task))
                 values = (found.mean, found.low, found.high, found.verdict)
                 score["control"] = _summary(alone, metric) | dict(zip((*DIFFERENCES, "verdict"), values, strict=True))
+            elif alone:
+                runtime.log(
+                    f"{distilled[0]}: {len(distilled)} seeds and {len(alone)} control arms, which are left out; train "
+                    "the missing ones with --control"
+                )
         if mine:
             folder = mine[timed.name if timed.name in mine else next(iter(mine))][0][0]
             row |= shape(folder) | {"parameters": result_of(folder)["parameters"]}

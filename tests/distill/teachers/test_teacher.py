@@ -242,6 +242,20 @@ def test_bfloat16_says_how_far_it_is_off_and_has_its_own_cache(folders, data, op
     assert printed.count(" 0 found (0.0 %)") == 2
 
 
+def test_bfloat16_moves_the_logits_a_little(folders, data, tmp_path):
+    if not (inference.available() and runtime.has_bfloat16()):
+        pytest.skip("this processor multiplies no bfloat16 numbers")
+    found, task, rows = [], get_task("SST-2"), dev_rows(data, "SST-2")
+    for precision in ("fp32", "bf16"):
+        options = TeacherOptions(cache_dir=str(tmp_path / "cache"), forward_precision=precision)
+        teacher = Teacher(folders["SST-2"], task, 64, options)
+        found.append(teacher.outputs(teacher.encode(rows), ("logits", "cls:3")).batch(np.arange(len(rows))))
+    exact, rough = found
+    assert np.abs(rough["logits"] - exact["logits"]).max() > 1e-6
+    # Not of the logits: the solved head multiplies what the layer's norm gives by large numbers.
+    assert np.abs(rough["cls"] - exact["cls"]).mean() < 0.05 * exact["cls"].std()
+
+
 def test_bfloat16_is_refused_where_the_processor_has_none(folders, options, monkeypatch):
     monkeypatch.setattr(runtime, "has_bfloat16", lambda: False)
     options.forward_precision = "bf16"

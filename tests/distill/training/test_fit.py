@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import errno
 import itertools
@@ -272,20 +273,42 @@ def test_a_score_that_is_not_finite_stops_the_run(tmp_path):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_the_path_of_mixed_precision_runs_and_resumes(tmp_path, amp, monkeypatch):
-    """On a CPU paddle itself turns the casts and the scaler off, so the result is that of full precision."""
+    """On a CPU paddle itself turns the casts and the scaler off, so the result is that of full precision; that each
+    step takes the path is seen by what it calls, in its order."""
+    called = []
 
     def as_if_on_gpu(flag):
         with monkeypatch.context() as patch:
             patch.setattr(paddle, "get_device", lambda: "gpu:0")
-            return mixed_precision(flag)
+            autocast, scaler = mixed_precision(flag)
+        assert autocast.keywords == {"level": "O1", "dtype": {"bf16": "bfloat16", "fp16": "float16"}[flag]}
+
+        @contextlib.contextmanager
+        def noted():
+            called.append("casts")
+            with autocast():
+                yield
+            called.append("end of casts")
+
+        for name in ("scale", "step", "update", "load_state_dict") if scaler else ():
+            own = getattr(scaler, name)
+            setattr(scaler, name, lambda *given, name=name, own=own: called.append(name) or own(*given))
+        return noted, scaler
+
+    def watched(model):
+        model.register_forward_pre_hook(lambda layer, given: called.append("forward") if layer.training else None)
 
     full, _, _ = train(tmp_path / "full", options())
     monkeypatch.setattr("distill.training.fit.mixed_precision", as_if_on_gpu)
-    mixed, _, run = train(tmp_path / "mixed", options(amp=amp))
+    mixed, _, run = train(tmp_path / "mixed", options(amp=amp), before=watched)
     assert largest_difference(full, mixed) == 0
+    step = ["casts", "forward", "end of casts", *(["scale", "step", "update"] if amp == "fp16" else [])]
+    assert called == 14 * step
     checkpoint.remove_folder(run.checkpoints / "step-14")
-    resumed, _, _ = train(tmp_path / "mixed", options(amp=amp))
+    called.clear()
+    resumed, _, _ = train(tmp_path / "mixed", options(amp=amp), before=watched)
     assert largest_difference(full, resumed) == 0
+    assert called == [*(["load_state_dict"] if amp == "fp16" else []), *(7 * step)]
 
 
 def test_a_full_disk_stops_the_run_which_then_continues_to_the_same_end(tmp_path, monkeypatch):
