@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = (name for _, _, files in os.walk(args.logdir, followlinks=True) for name in files)
     if not any("vdlrecords" in name for name in names):
         raise UserError(f"{args.logdir}: no run below it has written a vdl folder yet; give the folder of your runs")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background jobs ignore it
+        signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), serving(args.logdir, args.port) as (url, server):
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         server.wait()
