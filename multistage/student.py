@@ -84,7 +84,7 @@ def _source(config: Config, run: Path, seed: int, train: Parallel) -> tuple[Enco
     log(f"vocabulary of {wordpiece.size:,} wordpieces: {shared:,} start with the vectors of {source.weights.parent}")
     texts = [wordpiece.encode(column, None, shape.max_length) for column in (train.sources, train.targets)]
     arrays[TABLE], translated = translated_vectors(arrays[TABLE], *texts)
-    log(f"{translated:,} of them, which only translations have, start with the mean of what they translate")
+    log(f"{translated:,} wordpieces that only translations have start with the mean of what they translate")
     return dataclasses.replace(source, config=shape, arrays=arrays, reader=wordpiece), [*origins, wordpiece.digest()]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from distill.data.wordpiece import Encoded
 
 ROUNDS = 5
-MOST_LINKS = 10_000_000  # pairs of a target token and a source token in one row; about 40 bytes each
+MOST_LINKS = 10_000_000  # pairs of a target token and a source token in one row; about 120 bytes each
 
 
 def translations(source: Encoded, target: Encoded, rounds: int = ROUNDS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -28,10 +28,11 @@ def load_vectors(path: str | Path) -> Any:
 
     Formats: word2vec binary (the name ends in .bin), word2vec text (first line "words dimension"), GloVe text (no such
     line). Of a repeated word the first line counts. Words of a text file that are not UTF-8 are left out, and their
-    number is printed.
+    number is printed; a file of mostly such words is in another encoding.
 
     Raises UserError when there is no such file or a packed one, and (`path:line` in text files) for a line that is not
-    a word and as many finite numbers as the header says or the other lines have, and for a file that is cut off.
+    a word and as many finite numbers as the header says or the other lines have, and for a file that is cut off or
+    not UTF-8.
     """
     path = Path(path)
     if not path.is_file():
@@ -103,6 +104,8 @@ def _read_text(path: Path) -> tuple[list[str], np.ndarray]:
             if word not in numbers:
                 numbers[word] = line
                 values.extend(vector)
+    if 2 * foreign > line:  # not a few broken words, but another encoding
+        raise UserError(f"{path}: {foreign:,} of {line:,} lines are not UTF-8; save the file as UTF-8")
     if not numbers:
         raise UserError(f"{path}: no word vectors in this file")
     if declared is not None and line - 1 < declared[0]:

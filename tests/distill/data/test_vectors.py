@@ -93,6 +93,13 @@ def test_words_that_are_not_utf8_are_left_out_and_counted(tmp_path, capsys):
     assert capsys.readouterr().out == f"{path}: 2 words that are not UTF-8 are left out\n"
 
 
+def test_a_file_of_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "v.txt"
+    path.write_bytes("the 1 2 3\n你好 1 2 3\n再见 4 5 6\n".encode("gbk"))
+    with pytest.raises(UserError, match="2 of 3 lines are not UTF-8; save the file as UTF-8"):
+        load_vectors(path)
+
+
 def test_the_header_says_where_a_word_ends(tmp_path):
     vectors = load_vectors(write(tmp_path / "v.txt", "3 3\nthe 1 2 3\nwindows 10 4 5 6\na 7 8 9\n"))
     assert vectors.index_to_key == ["the", "windows 10", "a"] and vectors["windows 10"].tolist() == [4, 5, 6]
