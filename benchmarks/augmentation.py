@@ -1,5 +1,5 @@
-"""Augmenting SST-2 rows with a BERT-base-sized masked LM: this project in both modes, and the published loop, one
-forward pass a word, on torch; and whether memory grows with the rows.
+"""Augmenting SST-2 rows with a BERT-base-sized masked LM: this project in both modes, in float32 and where the processor
+has it in bfloat16, and the published loop, one forward pass a word, on torch; and whether memory grows with the rows.
 
     python benchmarks/augmentation.py --data_dir data/glue_data --vocab data/vocab/bert-base-uncased-vocab.txt \
         --torch_python .venv-torch/bin/python
@@ -53,11 +53,12 @@ def make(folder: str, data_dir: str, vocab: str, rows: str, memory_rows: str) ->
     return {}
 
 
-def here(folder: str, mode: str, rows: str) -> dict:
+def here(folder: str, mode: str, rows: str, precision: str = "fp32") -> dict:
     """This project's script, and what it wrote down."""
     from data_augmentation import data_augmentation
 
     flags = ["--pretrained_bert_model", f"{folder}/model", "--data_dir", f"{folder}/{rows}", "--mlm_mode", mode]
+    flags += ["--forward_precision", precision]
     path = data_augmentation.main([*flags, "--N", str(COPIES), "--M", str(WORDS), "--p", str(P), "--overwrite", "true"])
     facts = json.loads((path.parent / "train_aug" / "run.json").read_text())
     seconds = sum(facts["seconds"][part] for part in ("neighbours", "masked_lm", "copies"))
@@ -129,11 +130,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     from benchmarks.common import in_turn, median, save, side
+    from distill import runtime
 
     script = Path(__file__)
     with tempfile.TemporaryDirectory() as folder:
         side(sys.executable, script, "make", folder, args.data_dir, args.vocab, str(args.rows), str(args.memory_rows))
         sides = {mode: ("here", folder, mode, str(times * args.rows)) for mode, times in TIMES_ROWS.items()}
+        if runtime.has_bfloat16():
+            sides |= {f"{mode} in bf16": (*arguments, "bf16") for mode, arguments in sides.items()}
+        modes = list(sides)
         if args.torch_python:
             sides["loop on torch"] = ("loop", folder)
         measured = in_turn(args.rounds, sides, script, {"loop on torch": args.torch_python})
@@ -144,7 +149,7 @@ def main() -> None:
     rate = {name: round(median(rows, "rows_per_second"), 3) for name, rows in measured.items()}
     values = {"what": "rows augmented a second (median of rounds)", "rows_per_second": rate}
     if args.torch_python:
-        times = {f"{mode} than the loop": round(rate[mode] / rate["loop on torch"], 1) for mode in list(sides)[:2]}
+        times = {f"{mode} than the loop": round(rate[mode] / rate["loop on torch"], 1) for mode in modes}
         values["times_faster"] = times
     growth = memory[10 * args.memory_rows] / memory[args.memory_rows]
     values |= {"peak_memory_bytes": memory, "memory_with_ten_times_the_rows": round(growth, 3), "rounds": measured}

@@ -43,10 +43,5 @@ class AugmentArgs(TaskOptions, TeacherOptions, RuntimeOptions):
         super().__post_init__()
         if self.keep_confidence and not self.teacher_path:
             raise UserError("--keep_confidence needs --teacher_path, the folder of a fine-tuned BERT")
-        if self.forward_precision != "fp32" and not self.keep_confidence:
-            raise UserError(
-                f"--forward_precision {self.forward_precision} is for the teacher of --keep_confidence; the masked LM "
-                "always calculates in fp32"
-            )
         if self.teacher_path and not self.keep_confidence:
             raise UserError("--teacher_path is used by --keep_confidence only; add it, or leave the teacher out")

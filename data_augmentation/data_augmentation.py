@@ -64,7 +64,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 4. Who proposes words: a masked LM for words of one piece, word vectors for the others.
     found = find_model(args.pretrained_bert_model)
     reader = data.Reader(WordPiece.from_folder(found.folder), task.language)
-    lm = load_masked_lm(found.weights, reader.wordpiece.pad_id)
+    lm = load_masked_lm(found.weights, reader.wordpiece.pad_id, args.forward_precision)
+    if args.forward_precision == "bf16" and lm is None and teacher is None:
+        raise UserError(
+            f"--forward_precision bf16: {args.pretrained_bert_model} has no masked-LM head, so no passes are made; "
+            "leave the flag out"
+        )
     file = candidates.vector_file(args.glove_embs)
     blanks = candidates.blanks(reader, any_length=file is None) if lm else None
     runtime.log(candidates.described(args.pretrained_bert_model, blanks, file, args.mlm_mode))
@@ -75,7 +80,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     path = augmented_file(task, args)
     content = {"rows": rows.digest(), "encoder": sha256(found.weights), "vocabulary": reader.wordpiece.digest()}
     content |= {"vectors": file and sha256(file), "teacher": teacher and teacher.digest}
-    this_run = work.begin(path, settings(args) | content, args.overwrite, cosmetic(args) | PLACES)
+    unread = cosmetic(args) | PLACES
+    if lm and args.forward_precision == "bf16":
+        unread -= {"batch_size"}  # with it, words that fit about as well may change places
+    this_run = work.begin(path, settings(args) | content, args.overwrite, unread)
     if this_run.finished:
         runtime.log(f"{path} holds these rows already; --overwrite makes them again")
         return path
@@ -103,10 +111,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
             for block in work.share(answers.todo(), sizes, "masked LM", "sentences"):
                 answers.write(block, ask([texts[i] for i in plan.blocks[block]], args.mlm_mode))
                 runtime.return_freed_memory()
-        if args.mlm_mode == "single_pass":
+        if (args.mlm_mode, args.forward_precision) != ("per_word", "fp32"):
             some = [texts[i] for i in plan.sample(SAMPLE)]
-            share = from_main(lambda: candidates.overlap(ask(some, "single_pass"), ask(some, "per_word")))
-            runtime.log(f"single_pass: {share:.1%} of its words are those of per_word ({len(some)} sentences)")
+            exact = partial(ask, some, "per_word", lm=lm.in_fp32())
+            share = from_main(lambda: candidates.overlap(ask(some, args.mlm_mode), exact()))
+            way = f"{args.mlm_mode} in {args.forward_precision}"
+            runtime.log(f"{way}: {share:.1%} of its words are those of per_word in fp32 ({len(some)} sentences)")
             facts["overlap"] = round(share, 4)
 
     # 7. Copies: in each of N tries every word is replaced with probability p.

@@ -44,9 +44,22 @@ class MaskedPlaces(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor, places: Tensor) -> Tensor:
         table = self.bert.embeddings.word_embeddings.weight
         hidden_from = ((1.0 - mask.astype(table.dtype)) * -1e4).unsqueeze([1, 2])
-        states = self.bert(input_ids, token_type_ids, attention_mask=hidden_from)[0]
-        logits: Tensor = self.head(paddle.gather(states.reshape([-1, states.shape[-1]]), places), table)
+        states = self.bert.embeddings(input_ids, token_type_ids)
+        *layers, last = self.bert.encoder.layers
+        for layer in layers:
+            states = layer(states, src_mask=hidden_from)
+        logits: Tensor = self.head(_at(places, last, states, hidden_from), table)
         return logits
+
+
+def _at(places: Tensor, layer: nn.Layer, states: Tensor, hidden_from: Tensor) -> Tensor:
+    """An encoder layer's output [P, H] at `places` alone: what follows the attention, two thirds of its products, is
+    computed for them only."""
+    attended = layer.self_attn(states, states, states, hidden_from)
+    before, attended = (paddle.gather(x.reshape([-1, x.shape[-1]]), places) for x in (states, attended))
+    middle = layer.norm1(before + attended)
+    found: Tensor = layer.norm2(middle + layer.linear2(layer.activation(layer.linear1(middle))))
+    return found
 
 
 class _Head(nn.Layer):
@@ -79,9 +92,10 @@ class _Float64(nn.Layer):
         bert = layer.bert
         hidden_from = ((1.0 - mask.astype("float64")) * -1e4).unsqueeze([1, 2])
         states = _float64(bert.embeddings)(input_ids, token_type_ids)
-        for one in bert.encoder.layers:
+        *layers, last = bert.encoder.layers
+        for one in layers:
             states = _float64(one)(states, src_mask=hidden_from)
-        chosen = paddle.gather(states.reshape([-1, states.shape[-1]]), places)
+        chosen = _at(places, _float64(last), states, hidden_from)
         logits: Tensor = _float64(layer.head)(chosen, bert.embeddings.word_embeddings.weight.astype("float64"))
         return logits
 
@@ -94,13 +108,18 @@ def _float64(layer: nn.Layer) -> nn.Layer:
 class MaskedLM:
     """A BERT with a masked-LM head, in eval mode; see `load_masked_lm`."""
 
-    def __init__(self, layer: MaskedPlaces, pad_id: int) -> None:
+    def __init__(self, layer: MaskedPlaces, pad_id: int, precision: str) -> None:
+        inference.require(precision)
         layer.eval()
-        self._layer, self._exact, self._pad_id = layer, _Float64(layer), pad_id
+        self._layer, self._exact, self._pad_id, self._precision = layer, _Float64(layer), pad_id, precision
         self._seconds, self._tokens = 0.0, 0  # of the passes so far
         self.expected_tokens = 0
         """How many tokens are going to be read; where they are many, a faster graph is made at once."""
         self.max_length: int = layer.bert.config.max_position_embeddings
+
+    def in_fp32(self) -> "MaskedLM":
+        """The same model, not copied, in fp32."""
+        return MaskedLM(self._layer, self._pad_id, "fp32")
 
     def best(
         self, sequences: "Encoded", blanks: np.ndarray, words: Mapping[int, np.ndarray], m: int, batch_size: int
@@ -112,16 +131,18 @@ class MaskedLM:
         is the sum of its pieces' logits, each at its own place.
         batch_size: sequences a forward pass, at most; fewer where their tokens are more than 64 on average.
 
-        The result depends on nothing but the sequence and the weights. Where the last chosen and the first refused word
-        are nearer to each other than float32 can tell (`TOLERANCE`), the pass is repeated in float64, and of scores
-        that are equal there (to 1e-9) the lower number is chosen.
+        In fp32 the result depends on nothing but the sequence and the weights. Where the last chosen and the first
+        refused word are nearer to each other than float32 can tell (`TOLERANCE`), the pass is repeated in float64, and
+        of scores that are equal there (to 1e-9) the lower number is chosen. In bf16 there is no second look: words that
+        fit about as well may change places with the batch size.
         """
         chosen = np.full((len(blanks), m), -1, np.int32)
         unsure = []
         for some, scores in self._scores(self._layer, sequences, blanks, words, batch_size):
             found, gap = _highest(scores, m)
             chosen[some, : found.shape[1]] = np.sort(found, axis=1)
-            unsure.append(some[gap <= TOLERANCE])
+            if self._precision == "fp32":
+                unsure.append(some[gap <= TOLERANCE])
         left = np.sort(np.concatenate([np.zeros(0, np.int64), *unsure]))
         if len(left):
             size = min(batch_size, _EXACT_BATCH)
@@ -159,6 +180,8 @@ class MaskedLM:
         """The one place where forward passes are made: logits [P, vocabulary] at `places`."""
         if layer is self._exact:
             return inference.eager(layer, _INPUTS)({**batch, "places": places})[0]
+        if self._precision == "bf16":
+            return self._faster({**batch, "places": places})[0]
         tokens = max(self._tokens, self.expected_tokens) if self._tokens else 0
         slow = tokens * self._seconds > _PATIENCE * self._tokens
         run = self._faster if slow else inference.eager(layer, _INPUTS)
@@ -170,7 +193,9 @@ class MaskedLM:
 
     @functools.cached_property
     def _faster(self) -> inference.Pass:
-        """As a graph in float32 where that is faster; which way it is makes no difference to `best`."""
+        """As a graph in bf16, or in float32 where that is faster; which of these makes no difference to `best`."""
+        if self._precision == "bf16":
+            return inference.compiled(self._layer, _INPUTS, "bf16")
         ways = {"eager": inference.eager(self._layer, _INPUTS)}
         if not inference.available():
             return ways["eager"]
@@ -179,11 +204,12 @@ class MaskedLM:
         return ways[inference.faster(ways, {**batch, "places": np.arange(16)}, rounds=1)]
 
 
-def load_masked_lm(path: str | Path, pad_id: int) -> MaskedLM | None:
+def load_masked_lm(path: str | Path, pad_id: int, precision: str = "fp32") -> MaskedLM | None:
     """The BERT of a folder with its masked-LM head, None where it has no such head (a sentence encoder, a classifier).
 
-    `path` as in `find_model`; PaddleNLP's and PyTorch's names are read. Raises UserError as `load_bert` does, and when
-    a weight of the head is missing, superfluous or misshapen.
+    `path` as in `find_model`; PaddleNLP's and PyTorch's names are read. precision: of its passes, fp32 or bf16. Raises
+    UserError as `load_bert` does, when a weight of the head is missing, superfluous or misshapen, and where the
+    processor has no bf16.
     """
     weights = load_mlm_head(path)
     if not weights:
@@ -192,7 +218,7 @@ def load_masked_lm(path: str | Path, pad_id: int) -> MaskedLM | None:
     bert = load_bert(path)
     head = _Head(bert.config)
     fill(head, weights, found.weights)
-    return MaskedLM(MaskedPlaces(bert, head), pad_id)
+    return MaskedLM(MaskedPlaces(bert, head), pad_id, precision)
 
 
 def _highest(scores: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from distill.data.tasks import get_task, load_rows, load_task
 from distill.data.vectors import compose_words, unit_length
 from distill.data.wordpiece import WordPiece
 from distill.data.words import BasicTable, is_dropped
+from distill.encoders import inference
 from distill.encoders.folder import word_embeddings
 from distill.encoders.masked_lm import MaskedLM
 from distill.options import TaskOptions, TeacherOptions
@@ -197,12 +198,43 @@ def test_single_pass_is_exact_for_one_word_and_reports_its_overlap(place, masked
     (place / "SST-2" / "train.tsv").write_text("\n".join([lines[0], *singles]) + "\n")
     exact = augmented(place, masked).read_bytes()
     assert augmented(place, masked, "SST-2", "--overwrite", "--mlm_mode", "single_pass").read_bytes() == exact
-    assert "single_pass: 100.0% of its words are those of per_word (4 sentences)" in capsys.readouterr().out
+    assert (
+        "single_pass in fp32: 100.0% of its words are those of per_word in fp32 (4 sentences)"
+        in capsys.readouterr().out
+    )
     (place / "SST-2" / "train.tsv").write_text("\n".join([*lines, *singles]) + "\n")
     exact = augmented(place, masked, "SST-2", "--overwrite").read_bytes()
     assert augmented(place, masked, "SST-2", "--overwrite", "--mlm_mode", "single_pass").read_bytes() != exact
     assert 0.2 < read(place / "SST-2" / "train_aug" / "run.json")["overlap"] < 1
     assert "masked LM" in capsys.readouterr().out
+
+
+def test_bf16_reports_its_overlap_and_is_its_batch_sizes_own(place, masked, teachers, monkeypatch, capsys):
+    """On any processor: the graph in bfloat16 is replaced by one that rounds the logits to eight bits."""
+
+    def rounded(layer, inputs, precision):
+        assert precision == "bf16"
+        run = inference.eager(layer, inputs)
+
+        def rounding(batch):
+            mantissa, exponent = np.frexp(run(batch)[0])
+            return [np.ldexp(mantissa.round(2), exponent)]
+
+        return rounding
+
+    monkeypatch.setattr(inference, "require", lambda precision: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "compiled", rounded)
+        augmented(place, masked, "SST-2", "--forward_precision", "bf16")
+    found = read(place / "SST-2" / "train_aug" / "run.json")["overlap"]
+    assert 0.5 < found < 1
+    assert f"per_word in bf16: {found:.1%} of its words are those of per_word in fp32" in capsys.readouterr().out
+    other = flags(place, masked, "SST-2", "--forward_precision", "bf16", "--batch_size", 7)
+    assert "batch_size 64 there, 7 now" in refused(data_augmentation.main, other, place)
+    headless = flags(place, teachers("SST-2"), "MRPC", "--forward_precision", "bf16")
+    assert "has no masked-LM head, so no passes are made; leave the flag out" in refused(
+        data_augmentation.main, headless, place
+    )
 
 
 # Sentences
@@ -576,7 +608,6 @@ def test_published_numbers_of_copies():
         (("--glove_embs", "none.txt"), "--glove_embs none.txt: no such file; `none` takes the encoder's own"),
         (("--glove_embs", "{place}/bad.txt"), "bad.txt:2: expected a word and 2 finite numbers"),
         (("--keep_confidence", 0.9), "--keep_confidence needs --teacher_path"),
-        (("--forward_precision", "bf16"), "--forward_precision bf16 is for the teacher of --keep_confidence"),
         (("--teacher_path", "x"), "--teacher_path is used by --keep_confidence only"),
         (("--keep_confidence", 0.9, "--teacher_path", "{place}/no"), "no: no such folder"),
         (("--keep_confidence", 0.9, "--teacher_path", "x", "--task_name", "STS-B"), "STS-B has scores, not classes"),

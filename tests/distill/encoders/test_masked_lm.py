@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 from paddlenlp.transformers import BertForMaskedLM
 
+from distill import runtime
 from distill.data.wordpiece import Encoded
 from distill.encoders import inference, masked_lm
 from distill.encoders.masked_lm import load_masked_lm
@@ -243,6 +244,39 @@ def test_after_a_while_the_faster_way_gives_the_same_words(original, monkeypatch
     np.testing.assert_array_equal(found, expected)
     (((eager,), (compiled,)),) = timed
     np.testing.assert_allclose(eager, compiled, atol=1e-5 * np.abs(eager).max())
+
+
+def test_bf16_is_always_the_graph_and_has_no_second_look(folder, monkeypatch):
+    edit(folder, nearly_tied)
+    sequences, blanks = questions()
+    fp32 = load_masked_lm(folder, 0)
+    expected = fp32.best(sequences, blanks, ALL, 15, 16)
+    made, exact = [], []
+    monkeypatch.setattr(inference, "require", lambda precision: None)
+    monkeypatch.setattr(inference, "compiled", lambda *args: made.append(args[2:]) or inference.eager(*args[:2]))
+    monkeypatch.setattr(masked_lm._Float64, "forward", lambda *args: exact.append(args))
+    lm = load_masked_lm(folder, 0, "bf16")
+    found = lm.best(sequences, blanks, ALL, 15, 16)
+    assert made == [("bf16",)] and not exact
+    assert 0.9 < (found == expected).mean() < 1  # where float32 cannot tell, here an eager pass in its place
+    monkeypatch.undo()
+    np.testing.assert_array_equal(lm.in_fp32().best(sequences, blanks, ALL, 15, 16), expected)
+
+
+@pytest.mark.skipif(not (inference.available() and runtime.has_bfloat16()), reason="needs a processor with bfloat16")
+def test_bf16_chooses_nearly_the_same_words(original):
+    sequences, blanks = questions()
+    expected = load_masked_lm(original, 0).best(sequences, blanks, ALL, 15, 16)
+    found = load_masked_lm(original, 0, "bf16").best(sequences, blanks, ALL, 15, 16)
+    np.testing.assert_array_equal(load_masked_lm(original, 0, "bf16").best(sequences, blanks, ALL, 15, 16), found)
+    shares = [len(np.intersect1d(a, b)) / 15 for a, b in zip(found, expected, strict=True)]
+    assert 0.9 < np.mean(shares) < 1
+
+
+def test_bf16_needs_a_processor_that_has_it(original, monkeypatch):
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda: False)
+    with pytest.raises(UserError, match="--forward_precision bf16: this processor calculates no bfloat16"):
+        load_masked_lm(original, 0, "bf16")
 
 
 def test_batches_hold_similar_lengths():
