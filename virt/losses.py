@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import paddle
 from paddle import Tensor
 
 from distill.data.pairs import PairLayout
@@ -28,8 +29,10 @@ def virtual_scores(student: DualEncoder, batch: Mapping[str, Any]) -> tuple[Tens
     for side, read in (("a", student.query_states), ("b", student.document_states)):
         with taps:
             states[side] = read(batch[f"input_ids_{side}"], batch[f"mask_{side}"], batch[f"positions_{side}"])
+        # Without [CLS] and [SEP], by gathering: on CPUs the gradient of a slice takes thirty times as long.
+        inner = paddle.arange(1, batch[f"mask_{side}"].shape[1] - 1)
         queries[side], keys[side] = (
-            [split_heads(x[:, 1:-1], heads) for x in taps.projections(name, layers)]  # without [CLS] and [SEP]
+            [split_heads(paddle.gather(x, inner, axis=1), heads) for x in taps.projections(name, layers)]
             for name in ("q_proj", "k_proj")
         )
     logits = student.score(states["a"], batch["mask_a"], states["b"], batch["mask_b"])
