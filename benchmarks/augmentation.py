@@ -1,5 +1,6 @@
-"""Augmenting SST-2 rows with a BERT-base-sized masked LM: this project in both modes, in float32 and where the processor
-has it in bfloat16, and the published loop, one forward pass a word, on torch; and whether memory grows with the rows.
+"""Augmenting SST-2 rows with a BERT-base-sized masked LM: this project in both modes, in float32 and, where the
+processor has it, in bfloat16; the published loop, one forward pass a word, on torch; and whether memory grows with the
+rows.
 
     python benchmarks/augmentation.py --data_dir data/glue_data --vocab data/vocab/bert-base-uncased-vocab.txt \
         --torch_python .venv-torch/bin/python

@@ -108,6 +108,9 @@ class RuntimeOptions:
     n_gpu: int = option(1, "as in older commands: 0 means --device cpu, 1 one device", low=0)
 
     def __post_init__(self) -> None:
+        super_init = getattr(super(), "__post_init__", None)
+        if super_init is not None:
+            super_init()
         if self.n_gpu > 1:
             raise UserError(
                 "--n_gpu: several devices are used by `python -m paddle.distributed.launch SCRIPT ...`, without --n_gpu"
@@ -161,6 +164,16 @@ class DistillOptions:
         cosmetic=True,
         bare=1,
     )
+
+    def __post_init__(self) -> None:
+        super_init = getattr(super(), "__post_init__", None)
+        if super_init is not None:
+            super_init()
+        if self.control and getattr(self, "early_stopping_patience", 0):
+            raise UserError(
+                "--control trains both arms for as many steps, --early_stopping_patience each for its own; leave one "
+                "of the two out"
+            )
 
 
 @dataclass

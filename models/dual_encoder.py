@@ -60,7 +60,10 @@ class DualEncoderConfig:
         if self.pooling == "cls" and self.model_type in ("late_fusion", "col"):
             raise UserError(f"--pooling_strategy cls: {self.model_type} compares all tokens; use mean")
         if self.resnet_predict and not fusion:
-            raise UserError(f"--use_resnet_predict belongs to late_fusion; leave it out for {self.model_type}")
+            raise UserError(
+                "--use_resnet_predict true belongs to late_fusion; pass --use_resnet_predict false for "
+                f"{self.model_type}"
+            )
         if self.plain_mean and not fusion:
             raise UserError(f"--plain_mean belongs to late_fusion; leave it out for {self.model_type}")
         if self.squared_max and self.model_type not in ("late_fusion", "sbert"):

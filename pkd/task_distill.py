@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 2. Task and data. 3. Teacher.
     work = Classification(args)
     task, teacher = work.task, work.teacher
-    pairs = layer_pairs(args, depth, teacher.model.config.num_hidden_layers)
+    pairs = layer_pairs(args, depth, teacher.model.config.num_hidden_layers) if args.beta else []
     inner = ("cls:" if args.patience == "cls" else "hidden:") + ",".join(str(layer) for _, layer in pairs)
     wanted = [*(["logits"] if args.alpha else []), *([inner] if args.beta else [])]
 

@@ -33,6 +33,11 @@ class TheseusArgs(TaskOptions, TrainOptions, TeacherOptions, DistillOptions, Run
         super().__post_init__()
         if self.scheduler_type == "none":
             self.scheduler_type = "constant"
+        if self.early_stopping_patience:
+            raise UserError(
+                "--early_stopping_patience: while modules are replaced the successor alone scores badly, and training "
+                "would stop before it is fine-tuned; leave it out, --num_train_epochs says how long"
+            )
         if self.scheduler_linear_k is not None and self.scheduler_type != "linear":
             raise UserError("--scheduler_linear_k needs --scheduler_type linear")
         if self.scheduler_linear_k is not None and self.steps_for_replacing is not None:

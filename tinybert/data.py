@@ -10,16 +10,13 @@ from paddle import nn
 
 from distill.data.tasks import Task
 from distill.data.wordpiece import WordPiece
-from distill.encoders.folder import PROJECTIONS, find_model, load_projections, save_bert
-from distill.encoders.initialise import chosen_layers, create_student
+from distill.encoders.folder import load_projections, save_bert
+from distill.encoders.initialise import STUDENT_KINDS, chosen_layers, create_student
 from distill.encoders.layer_map import explicit, uniform
 from distill.encoders.projections import Projections, create_projections, of_layers
 from distill.encoders.taps import find_bert
 from distill.errors import UserError
-from distill.files import sha256
 from tinybert.args import LayerOptions
-
-KINDS = ("Bert", "TinyBert")  # how the names of PaddleNLP's classes begin that a student may have
 
 
 def create(
@@ -30,9 +27,9 @@ def create(
     if args.student_init == "auto":
         shaped = any(sizes) and args.student_model_name_or_path is None
         args = dataclasses.replace(args, student_init="random" if shaped else "first")
-    student = create_student(args, teacher, wordpiece, task, args.max_seq_length, seed, KINDS)
+    student = create_student(args, teacher, wordpiece, task, args.max_seq_length, seed)
     path = args.student_model_name_or_path
-    stored = load_projections(path, KINDS) if path else {}
+    stored = load_projections(path, STUDENT_KINDS) if path else {}
     if chosen := chosen_layers(args):
         stored = of_layers(stored, chosen)
     ours, theirs = (find_bert(model).config for model in (student, teacher))
@@ -69,15 +66,6 @@ def layer_map(args: LayerOptions, student: nn.Layer, teacher: nn.Layer) -> tuple
             "give one layer from 1 on for each layer of the student"
         )
     return (0, *chosen)
-
-
-def digest(args: LayerOptions) -> str | None:
-    """SHA-256 of the weights and projections that the student starts from; None where it starts from the teacher."""
-    if args.student_model_name_or_path is None:
-        return None
-    found = find_model(args.student_model_name_or_path, KINDS)
-    beside = found.folder / PROJECTIONS
-    return sha256(found.weights) + (sha256(beside) if beside.is_file() else "")
 
 
 def by_layer(batch: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         runtime.log(f"written: {this_run.output_dir}")
 
     def train(folder: Path, seed: int, distilled: bool) -> Path:
-        facts = {"student": data.digest(args), "seed": seed, "distilled": distilled}
+        facts = {"seed": seed, "distilled": distilled}
         this_run = work.run(folder, args, **facts)
         if this_run.finished:
             runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")

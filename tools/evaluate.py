@@ -32,6 +32,7 @@ TRAINED_BY = {
     "bert_pkd": "pkd/task_distill.py",
     "tinybert": "tinybert/task_distill.py",
     "theseus": "theseus/task_distill.py",
+    "virt": "virt/sbert_distill.py",
 }
 
 
@@ -60,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         runtime.log(f"GPU {args.model[0]}: paddle sees none, evaluating on the CPU")
     import numpy as np
 
-    from distill.data.readers import shortened
-    from distill.data.tasks import find_split, load_rows, load_task
+    from distill.data.tasks import find_split, label_complaint, load_rows, load_task
     from distill.evaluation.evaluate import evaluate_splits, report
     from distill.evaluation.metrics import score
     from distill.files import read_json, write_json
@@ -73,9 +73,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if predictor.pair not in (None, task.pair):
         kinds = ("one text", "two texts")
         raise UserError(f"{folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
-    if predictor.labels not in (task.labels, tuple(map(str, range(len(task.labels))))):
-        theirs, ours = (shortened(labels) or "none (a number)" for labels in (predictor.labels, task.labels))
-        raise UserError(f"{folder}: its labels are {theirs}, those of {task.name} {ours}")
+    if complaint := label_complaint(predictor.labels, task):
+        raise UserError(f"{folder}: {complaint}; --task_name names the task that it was trained for")
 
     rows = {split: load_rows(args, task, split) for split in task.dev_splits}
     for split in ("train", *task.test_splits):

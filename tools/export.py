@@ -188,11 +188,10 @@ def load_real_rows(args: ExportArgs, run_settings: Mapping[str, Any]) -> "tuple[
 
 def check_labels(folder: str, labels: tuple[str, ...], task: "Task") -> None:
     """Raises UserError when a model's classes are not those of the task, in its order."""
-    from distill.data.readers import shortened
+    from distill.data.tasks import label_complaint
 
-    if labels not in (task.labels, tuple(map(str, range(len(task.labels))))):
-        theirs, ours = (shortened(names) or "none (a number)" for names in (labels, task.labels))
-        raise UserError(f"{folder}: its labels are {theirs}, those of {task.name} {ours}")
+    if complaint := label_complaint(labels, task):
+        raise UserError(f"{folder}: {complaint}; --task_name names the task that it was trained for")
 
 
 def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows") -> Source:

@@ -27,7 +27,7 @@ class PairOptions(TaskOptions):
     pooling_strategy: str = option("mean", "what is read of the last states", choices=("mean", "cls"))
     bert_config_file: str | None = option(None, "config of a TensorFlow checkpoint; beside another it must be its own")
     vocab_file: str | None = option(None, "vocabulary of a TensorFlow checkpoint; beside another it must be its own")
-    test_flie_name: str | None = option(None, "as in older commands: None")
+    test_flie_name: str | None = option(None, "as in older commands: None", cosmetic=True)
     do_train: bool = option(True, "as in older commands: true", cosmetic=True)
     do_eval: bool = option(True, "as in older commands: true", cosmetic=True)
     do_predict: bool = option(False, "as in older commands: false", cosmetic=True)
@@ -56,6 +56,7 @@ class PairOptions(TaskOptions):
         if self.do_predict or self.test_flie_name not in (None, "None"):
             flag = "--do_predict true" if self.do_predict else f"--test_flie_name {self.test_flie_name}"
             raise UserError(f"{flag}: test rows are not answered here; score.py answers any; leave it out")
+        self.test_flie_name = None
         self.lengths  # noqa: B018 (refuses what does not fit together)
 
     @property
@@ -118,7 +119,9 @@ class SbertDistillArgs(PairOptions, TrainOptions, TeacherOptions, DistillOptions
     poly_first_m: int = option(64, "poly: states that are kept of the second text", low=1)
     colbert_dim: int = option(128, "col: length of its vectors", low=1)
     use_kd_att: bool = option(True, "learn the attention between the two texts")
-    kd_weight_att: float = option(700.0, "weight of that: 400 to 700 with mean, 0.1 to 1 with sum", above=0)
+    kd_weight_att: float | None = option(
+        None, "weight of that: 400 to 700 with mean, 0.1 to 1 with sum; without it 700 or 0.4", low=0
+    )
     att_scaling: str = option(
         "mean", "squared differences of attention: their mean over heads and tokens, or their sum, which does not "
         "depend on the lengths", choices=("mean", "sum"),
@@ -128,7 +131,7 @@ class SbertDistillArgs(PairOptions, TrainOptions, TeacherOptions, DistillOptions
     )
     use_kd_logit_mse: bool = option(False, "learn the teacher's logits by squared error")
     use_kd_logit_kl: bool = option(False, "learn the teacher's logits by KL divergence")
-    kd_weight_logit: float = option(0.4, "weight of that", above=0)
+    kd_weight_logit: float = option(0.4, "weight of that", low=0)
     use_all_layer_emb: bool = option(False, "as in older commands: false, it did not help")
     use_weighted_att: bool = option(False, "as in older commands: false, it did not help")
     use_att_head: bool = option(False, "as in older commands: false, it did not help")
@@ -141,6 +144,14 @@ class SbertDistillArgs(PairOptions, TrainOptions, TeacherOptions, DistillOptions
                 raise UserError(f"--{flag} true: {what} did not help, as the published commands say; leave it out")
         if self.use_kd_logit_mse and self.use_kd_logit_kl:
             raise UserError("--use_kd_logit_mse and --use_kd_logit_kl: one weight serves both; choose one")
+        if self.kd_weight_att is None:
+            self.kd_weight_att = 700.0 if self.att_scaling == "mean" else 0.4
+        if self.use_kd_att and not self.kd_weight_att:
+            raise UserError("--kd_weight_att 0: the attention would not be learned; pass --use_kd_att false")
+        if (self.use_kd_logit_mse or self.use_kd_logit_kl) and not self.kd_weight_logit:
+            raise UserError(
+                "--kd_weight_logit 0: the logits would not be learned; leave --use_kd_logit_mse and _kl out"
+            )
         if not (self.use_kd_att or self.use_kd_logit_mse or self.use_kd_logit_kl):
             raise UserError(
                 "--use_kd_att false, and neither --use_kd_logit_mse nor --use_kd_logit_kl: nothing of the teacher is "

@@ -187,6 +187,21 @@ def get_task(name: str) -> Task:
     return _BY_NAME[_plain(name)][0]
 
 
+def label_complaint(stored: tuple[str, ...], task: Task) -> str | None:
+    """What is wrong with a model's label names for `task`: another order or other labels; None when they fit.
+
+    Capitals do not count. Numbers on one side only say nothing of the names on the other; a model's must be 0, 1, ...
+    """
+    have, want = ([label.casefold() for label in labels] for labels in (stored, task.labels))
+    numbers = [all(map(str.isdigit, names)) for names in (have, want)]
+    unnamed = numbers == [False, True] or (numbers == [True, False] and have == list(map(str, range(len(have)))))
+    if have == want or (unnamed and len(have) == len(want)):
+        return None
+    what = "labels in another order" if sorted(have) == sorted(want) else "other labels"
+    ours, theirs = (shortened(labels) or "none, a score" for labels in (task.labels, stored))
+    return f"has {what} ({theirs}) than {task.name} ({ours})"
+
+
 def load_task(options: TaskOptions) -> Task:
     """The named task, or, with --train_file, --dev_file or --test_file, your own data.
 

@@ -18,7 +18,7 @@ from paddle import Tensor, nn
 
 from distill.data.pairs import PairLayout, Pairs
 from distill.data.readers import Rows, shortened
-from distill.data.tasks import Task
+from distill.data.tasks import Task, label_complaint
 from distill.data.wordpiece import Encoded, WordPiece
 from distill.encoders import inference
 from distill.encoders.cpu import split_heads
@@ -128,7 +128,8 @@ class Teacher:
         if self.task is None:
             raise ValueError("a teacher without a task cannot be checked")
         if not self.task.regression:
-            self._complain(_check_label_names(self.labels, self.task))
+            complaint = label_complaint(self.labels, self.task) if self.labels else None
+            self._complain(complaint and f"the teacher {complaint}")
         cached = self.outputs(self.encode(rows))
         batches = [np.arange(i, min(i + 64, len(rows))) for i in range(0, len(rows), 64)]
         logits = np.concatenate([cached.batch(indices)["logits"] for indices in batches])
@@ -469,17 +470,6 @@ class PairTeacher(Teacher):
                 mask = batch["mask"]
                 values *= (mask[:, mine, None] * mask[:, None, theirs])[:, None, None]
         return found
-
-
-def _check_label_names(stored: tuple[str, ...] | None, task: Task) -> str | None:
-    """A complaint when the names say another order or other labels; numbers on one side only say nothing."""
-    if stored is None or stored == task.labels:
-        return None
-    have, want = ([label.casefold() for label in labels] for labels in (stored, task.labels))
-    if have == want or all(map(str.isdigit, have)) != all(map(str.isdigit, want)):
-        return None
-    what = "labels in another order" if sorted(have) == sorted(want) else "other labels"
-    return f"the teacher has {what} ({shortened(stored)}) than {task.name} ({shortened(task.labels)})"
 
 
 def _labelled(rows: Rows, valid: Any) -> np.ndarray:

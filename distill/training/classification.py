@@ -14,7 +14,9 @@ from distill.data.readers import Rows
 from distill.data.tasks import load_rows, load_task
 from distill.data.wordpiece import report_cut
 from distill.encoders.folder import save_bert
+from distill.encoders.initialise import start_digest
 from distill.evaluation.bert import BertDev
+from distill.options import StudentOptions
 from distill.teachers.teacher import Teacher
 from distill.training.fit import Batches, fit
 from distill.training.monitor import Run
@@ -41,7 +43,9 @@ class Classification:
         self.texts, self.labels = self.teacher.encode(rows["train"]), np.asarray(rows["train"].labels)
         report_cut("training rows", self.texts.cut, f"--max_seq_length {args.max_seq_length}")
         self.dev = BertDev(rows, self.teacher.wordpiece, self.task, args)
-        self.content = {"teacher": self.teacher.digest, "rows": rows["train"].digest()}
+        self.content: dict[str, str | None] = {"teacher": self.teacher.digest, "rows": rows["train"].digest()}
+        if isinstance(args, StudentOptions):
+            self.content["student"] = start_digest(args)
 
     def plan(self, options: Any) -> BucketBatches:
         """The batches of `options.seed`: the same whatever is trained on them."""

@@ -11,6 +11,7 @@ from distill.errors import UserError
 from distill.evaluation.predictions import Predictions, load_predictions
 from distill.evaluation.statistics import Difference, paired_bootstrap
 from distill.files import write_json
+from distill.training.monitor import COMPARED
 
 
 class Arms(Protocol):
@@ -33,17 +34,19 @@ def run_arms(train: Callable[[Path, int, bool], Path], folder: Path, args: Arms,
     distilled, alone = [train(folder, args.seed, True)], []
     if not args.control:
         return folder
+    if runtime.is_main():
+        (folder / COMPARED).mkdir(parents=True, exist_ok=True)  # from here on --overwrite leaves finished runs alone
     seeds = range(args.seed, args.seed + args.control)
     for number, seed in enumerate(seeds, start=1):
         if seed != args.seed:
             runtime.log(f"control, seed {seed} ({number} of {args.control}): distilled")
-            distilled.append(train(folder / "control" / f"distilled_seed-{seed}", seed, True))
+            distilled.append(train(folder / COMPARED / f"distilled_seed-{seed}", seed, True))
         runtime.log(f"control, seed {seed} ({number} of {args.control}): on the labels alone")
-        alone.append(train(folder / "control" / f"alone_seed-{seed}", seed, False))
+        alone.append(train(folder / COMPARED / f"alone_seed-{seed}", seed, False))
     if runtime.is_main():
         found = compare(distilled, alone, task)
         facts = asdict(found) | {"mean": found.mean, "verdict": found.verdict, "seeds": list(seeds)}
-        write_json(folder / "control.json", facts)
+        write_json(folder / f"{COMPARED}.json", facts)
         runtime.log(sentence(found))
     return folder
 

@@ -34,9 +34,11 @@ from distill import files, runtime
 from distill.errors import UserError
 from distill.training import checkpoint
 
+COMPARED = "control"
+"""Of a run with --control: the folder of its further runs, and with .json the comparison."""
 _OWN = (
-    *("run.json", "metrics.jsonl", "results_eval.json", "evaluation.json", "dev_predictions.tsv", "control.json"),
-    *("control", "results_eval.csv", "spearman.png", "test", "vdl", "checkpoints", "best", "stages", "run.yaml"),
+    *("run.json", "metrics.jsonl", "results_eval.json", "evaluation.json", "dev_predictions.tsv", f"{COMPARED}.json"),
+    *(COMPARED, "results_eval.csv", "spearman.png", "test", "vdl", "checkpoints", "best", "stages", "run.yaml"),
 )
 
 
@@ -49,8 +51,9 @@ class Run:
 
     A folder with the same settings is continued, and `finished` says when nothing is left to do. A folder with other
     settings, or with files but no run.yaml, is refused by UserError, unless `overwrite`: then what a run writes (and
-    nothing else) is deleted. An unfinished run of the same settings is continued even so: the same command resumes.
-    The folder of a model that a setting called `..._path` names is always refused: the model would be lost.
+    nothing else) is deleted. An unfinished run of the same settings is continued even so, and a finished one is kept
+    while its comparison (--control) is not finished: the same command resumes. The folder of a model that a setting
+    called `..._path` or `init_checkpoint...` names is always refused: the model would be lost.
     """
 
     def __init__(
@@ -81,14 +84,18 @@ class Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output_dir {folder}: is a file, not a folder")
         for name, value in self.settings.items():
-            if name.endswith("_path") and value and _folder_of(value) == folder.resolve():
+            if (
+                (name.endswith("_path") or name.startswith("init_checkpoint"))
+                and value
+                and _folder_of(value) == folder.resolve()
+            ):
                 raise UserError(f"--output_dir {folder}: is the folder of --{name}; choose another one")
         facts: dict[str, Any] = {"finished": False}
         content = [p for p in folder.iterdir() if not p.name.endswith(".tmp")] if folder.exists() else []
         if path.exists():
             differing = differences(path, self.settings, cosmetic)
             facts = self._read_facts()
-            if overwrite and (differing or facts["finished"]):
+            if overwrite and (differing or (facts["finished"] and not self._half_compared())):
                 self._delete_own(facts.get("model_files", []))
                 facts = {"finished": False}
             elif differing:
@@ -128,6 +135,12 @@ class Run:
         facts["resumed"] += 1
         files.write_json(folder / "run.json", facts)
         return facts
+
+    def _half_compared(self) -> bool:
+        """Whether a command with --control, which made this run or goes on after it, was stopped before its end."""
+        home = self.output_dir.parent.parent if self.output_dir.parent.name == COMPARED else self.output_dir
+        begun = bool(self.settings.get("control")) and (home / COMPARED).is_dir()
+        return begun and not (home / f"{COMPARED}.json").exists()
 
     def _read_facts(self) -> dict[str, Any]:
         path = self.output_dir / "run.json"

@@ -357,7 +357,10 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
     ("settings", "message"),
     [
         ({"model_type": "colbert"}, "--model_type colbert: choose late_fusion, sbert, bi_encoder, poly, col, deformer"),
-        ({"model_type": "sbert", "resnet_predict": True}, "--use_resnet_predict belongs to late_fusion"),
+        (
+            {"model_type": "sbert", "resnet_predict": True},
+            "--use_resnet_predict true belongs to late_fusion; pass --use_resnet_predict false for sbert",
+        ),
         ({"model_type": "sbert", "plain_mean": True}, "--plain_mean belongs to late_fusion"),
         ({"model_type": "col", "squared_max": True}, "--squared_max belongs to late_fusion and sbert"),
         ({"model_type": "late_fusion", "pooling": "cls"}, "late_fusion compares all tokens; use mean"),

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from distill.evaluation.predictions import load_predictions
+from distill.training import fit as fitting
 from distill_lstm import bert_distill
 from models import bilstm
-from tests.recipes.runs import lstm, metrics, read
+from tests.recipes.runs import lstm, metrics, read, refused
 
 
 @pytest.fixture
@@ -56,6 +57,32 @@ def test_nothing_is_trained_twice(flags, monkeypatch, capsys):
     monkeypatch.undo()
     bert_distill.main(flags("run", "--overwrite", "true", "--seed", 1))
     assert not (folder / "control").exists() and not (folder / "control.json").exists()
+
+
+def test_a_killed_comparison_goes_on_even_with_overwrite(flags, monkeypatch, capsys):
+    """Killed in the third of four arms: two are finished and stay; a finished comparison is made anew."""
+    again = flags("run", "--control", 2, "--overwrite", "true")
+    seeds, fit = [], fitting.fit
+
+    def killed(*arguments):
+        seeds.append(arguments[3].seed)
+        return fit(*arguments) if len(seeds) < 3 else 1 / 0
+
+    monkeypatch.setattr(fitting, "fit", killed)
+    with pytest.raises(ZeroDivisionError):
+        bert_distill.main(again)
+    monkeypatch.undo()
+    capsys.readouterr()
+    folder = bert_distill.main(again)
+    assert seeds == [42, 42, 43] and capsys.readouterr().out.count("holds this run, finished") == 2
+    assert read(folder / "control.json")["seeds"] == [42, 43]
+    bert_distill.main(again)
+    assert "holds this run, finished" not in capsys.readouterr().out
+
+
+def test_arms_of_unequal_steps_are_refused(flags, tmp_path):
+    line = refused(bert_distill.main, flags("run", "--control", "--early_stopping_patience", 2), tmp_path)
+    assert line.startswith("--control trains both arms for as many steps, --early_stopping_patience each for its own")
 
 
 def test_predictions_are_those_of_the_saved_model(flags, data_dir):

@@ -1,5 +1,8 @@
 """kd/task_distill.py from end to end: students of every origin, the loss by hand, control arm, resuming, names."""
 
+import json
+import shutil
+
 import numpy as np
 import paddle
 import pytest
@@ -67,6 +70,29 @@ def test_from_a_general_distilled_folder(data_dir, deep_teachers, encoder, tmp_p
     start, end = load_tensors(encoder / "model.safetensors"), load_tensors(folder / "model.safetensors")
     for name, value in start.items():
         np.testing.assert_allclose(end[f"bert.{name}"], value, atol=1e-20)
+
+
+def test_from_a_general_distilled_student_of_paddlenlp(data_dir, deep_teachers, encoder, tmp_path):
+    """It is a BERT under another name, with projections; the run knows it by its weights."""
+    from paddlenlp.transformers import TinyBertConfig, TinyBertForPretraining
+
+    sizes = json.loads((encoder / "config.json").read_text())
+    sizes = {k: v for k, v in sizes.items() if k.endswith("_size") or k.startswith(("num_", "max_"))}
+    for seed in (1, 2):
+        paddle.seed(seed)
+        model = TinyBertForPretraining(TinyBertConfig(**sizes, fit_size=24))
+        model.save_pretrained(str(tmp_path / "general"), safe_serialization=True)
+        shutil.copy(encoder / "vocab.txt", tmp_path / "general")
+        flags = ("--student_model_name_or_path", tmp_path / "general", "--max_steps", 1, "--learning_rate", "1e-30")
+        argv = taught(data_dir, deep_teachers("SST-2"), tmp_path / "run", "SST-2", *flags)
+        if seed == 2:  # other weights in the same place are another run
+            assert "holds a run with other settings (student " in refused(task_distill.main, argv, tmp_path / "run")
+            continue
+        folder = task_distill.main(argv)
+        start, end = model.state_dict(), load_tensors(folder / "model.safetensors")
+        name = "encoder.layers.1.linear2.weight"
+        np.testing.assert_allclose(end[f"bert.{name}"], start[f"tinybert.{name}"].numpy(), atol=1e-20)
+        assert not any("fit_dense" in name for name in end)
 
 
 def softmax(x):

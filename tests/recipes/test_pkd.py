@@ -115,6 +115,12 @@ def test_weights_0_leave_the_teacher_or_a_part_of_it_out(data_dir, still_teacher
     ):
         folder = task_distill.main(taught(data_dir, still_teacher, tmp_path / name, "SST-2", *flags, *more))
         assert metrics(folder)[0]["losses"].keys() == losses
+    # Without patience no layers are paired: any depth will do.
+    deeper = ("--student_layers", 1, "--beta", 0, "--max_steps", 1)
+    task_distill.main(taught(data_dir, still_teacher, tmp_path / "one", "SST-2", *deeper))
+    assert "layer below its last" in refused(
+        task_distill.main, taught(data_dir, still_teacher, tmp_path / "no", "SST-2", *deeper[:2]), tmp_path
+    )
 
 
 @BOTH

@@ -729,7 +729,15 @@ def test_what_cannot_work_is_refused(data_dir, encoder, teachers, pair_teachers,
     assert "reads texts of 14 and 18 tokens, the flags say 9 and 9" in line("--max_seq_length_bert", 17)
     assert "was trained to read pairs in another layout" in line(teacher=teachers("MRPC"))
     assert "its head has 2 outputs, the task needs 1" in line(task="STS-B")
-    assert line("--model_type", "sbert", "--use_resnet_predict", "true").startswith("--use_resnet_predict belongs to")
+    assert line("--model_type", "sbert", "--use_resnet_predict", "true").startswith(
+        "--use_resnet_predict true belongs to"
+    )
+    assert (
+        line("--kd_weight_att", 0) == "--kd_weight_att 0: the attention would not be learned; pass --use_kd_att false"
+    )
+    assert line("--kd_weight_logit", 0, "--use_kd_logit_mse", "true").startswith(
+        "--kd_weight_logit 0: the logits would"
+    )
     assert line("--pooling_strategy", "cls").startswith("--pooling_strategy cls: late_fusion compares all tokens")
     nowhere = tmp_path / "nowhere"  # flags are refused before a teacher is opened
     assert line("--plain_mean", "true", "--model_type", "col", teacher=nowhere).startswith("--plain_mean belongs to")

@@ -220,8 +220,8 @@ def test_evaluation_of_every_labelled_split(bert, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("labels", "pair", "expected"),
     [
-        (("1", "0"), False, "its labels are 1, 0, those of SST-2 0, 1"),
-        ((), False, "its labels are none .a number., those of SST-2 0, 1"),
+        (("1", "0"), False, "has labels in another order .1, 0. than SST-2 .0, 1."),
+        ((), False, "has other labels .none, a score. than SST-2 .0, 1."),
         (("0", "1"), True, "reads two texts, rows of SST-2 have one text"),
     ],
 )

@@ -9,7 +9,15 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from distill.data.tasks import get_task, load_rows, load_task, read_texts, submission_name, write_submission
+from distill.data.tasks import (
+    get_task,
+    label_complaint,
+    load_rows,
+    load_task,
+    read_texts,
+    submission_name,
+    write_submission,
+)
 from distill.errors import UserError
 
 MNLI_HEAD = (
@@ -738,3 +746,26 @@ def test_real_files_row_by_row(folder, name, split):
     else:
         assert [task.labels[i] for i in rows.labels] == [row[label] for row in fields]
         assert set(rows.labels.tolist()) == set(range(len(task.labels)))
+
+
+@pytest.mark.parametrize(
+    ("stored", "task", "expected"),
+    [
+        (("0", "1"), "MRPC", None),
+        (("not_equivalent", "equivalent"), "MRPC", None),  # says nothing about the order of 0 and 1
+        (("Entailment", "NOT_ENTAILMENT"), "RTE", None),
+        (("0", "1"), "RTE", None),
+        ((), "STS-B", None),
+        (("1", "0"), "MRPC", "has labels in another order (1, 0) than MRPC (0, 1)"),
+        (("1", "0"), "RTE", "has other labels (1, 0) than RTE (entailment, not_entailment)"),
+        (("not_entailment", "entailment"), "RTE", "has labels in another order (not_entailment, entailment) than RTE"),
+        (("a", "b", "c"), "MRPC", "has other labels (a, b, c) than MRPC (0, 1)"),
+        ((), "MRPC", "has other labels (none, a score) than MRPC (0, 1)"),
+        ((), "RTE", "has other labels (none, a score) than RTE"),
+        (("0", "1"), "STS-B", "has other labels (0, 1) than STS-B (none, a score)"),
+        (("0",), "STS-B", "has other labels (0) than STS-B (none, a score)"),
+    ],
+)
+def test_label_names_of_a_model(stored, task, expected):
+    found = label_complaint(stored, get_task(task))
+    assert found is None if expected is None else found.startswith(expected)

@@ -59,6 +59,14 @@ def test_the_folder_of_the_teacher_is_never_overwritten(given, tmp_path):
     Run(tmp_path / "student", {**SETTINGS, "teacher_path": str(tmp_path / given)})
 
 
+@pytest.mark.parametrize("flag", ["init_checkpoint", "init_checkpoint_student", "student_model_name_or_path"])
+def test_the_folder_that_a_run_starts_from_is_never_overwritten(flag, tmp_path):
+    (tmp_path / "model.safetensors").write_text("weights")
+    with pytest.raises(UserError, match=f"is the folder of --{flag}; choose another"):
+        Run(tmp_path, {**SETTINGS, flag: str(tmp_path)}, overwrite=True)
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
 def test_what_a_killed_start_left_is_no_obstacle(tmp_path):
     (tmp_path / ".run.yaml.123.tmp").write_text("lear")
     assert not Run(tmp_path, SETTINGS).finished
