@@ -24,24 +24,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
     runtime.start(args.device, args.amp)
     from paddle import Tensor
 
-    from distill.encoders.initialise import create_student, student_depth
+    from distill.encoders.initialise import create_student, start_digest, student_depth
     from distill.evaluation.evaluate import bert_forward
     from distill.losses.soft_targets import logit_losses
     from distill.training.classification import Classification
     from distill.training.control import run_arms
+    from models import KINDS
 
-    student_depth(args)  # refuses flags that leave it open before the teacher has read anything
+    student_depth(args, KINDS)  # refuses flags that leave it open before the teacher has read anything
 
     # 2. Task and data. 3. Teacher.
     work = Classification(args)
     task, teacher = work.task, work.teacher
+    work.content["student"] = start_digest(args, KINDS)
 
     def train(folder: Path, seed: int, distilled: bool) -> Path:
         """One student; without `distilled` the labels are all it learns from."""
         arm = dataclasses.replace(args, seed=seed, alpha=args.alpha if distilled else 0.0)
 
         # 4. Student.
-        student = create_student(arm, teacher.model, teacher.wordpiece, task, args.max_seq_length, seed)
+        student = create_student(arm, teacher.model, teacher.wordpiece, task, args.max_seq_length, seed, KINDS)
 
         # 5. Losses.
         parts = logit_losses(arm, task.regression)

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     import paddle
     from paddle import Tensor, nn
 
-    from distill.encoders.initialise import create_student, student_depth
+    from distill.encoders.initialise import create_student, start_digest, student_depth
     from distill.encoders.projections import Projections
     from distill.encoders.taps import Taps
     from distill.evaluation.evaluate import bert_forward
@@ -37,12 +37,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.losses.soft_targets import logit_losses
     from distill.training.classification import Classification
     from distill.training.control import run_arms
+    from models import KINDS
 
-    depth = student_depth(args)
+    depth = student_depth(args, KINDS)
 
     # 2. Task and data. 3. Teacher.
     work = Classification(args)
     task, teacher = work.task, work.teacher
+    work.content["student"] = start_digest(args, KINDS)
     pairs = layer_pairs(args, depth, teacher.model.config.num_hidden_layers) if args.beta else []
     inner = ("cls:" if args.patience == "cls" else "hidden:") + ",".join(str(layer) for _, layer in pairs)
     wanted = [*(["logits"] if args.alpha else []), *([inner] if args.beta else [])]
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         arm = dataclasses.replace(args, seed=seed, **({} if distilled else {"alpha": 0.0, "beta": 0.0}))
 
         # 4. Student, and for tokens what takes its width to the teacher's.
-        student = create_student(arm, teacher.model, teacher.wordpiece, task, args.max_seq_length, seed)
+        student = create_student(arm, teacher.model, teacher.wordpiece, task, args.max_seq_length, seed, KINDS)
         ours, theirs = (model.config.hidden_size for model in (student, teacher.model))
         if args.beta and args.patience == "cls" and ours != theirs:
             raise UserError(

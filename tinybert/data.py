@@ -11,11 +11,12 @@ from paddle import nn
 from distill.data.tasks import Task
 from distill.data.wordpiece import WordPiece
 from distill.encoders.folder import load_projections, save_bert
-from distill.encoders.initialise import STUDENT_KINDS, chosen_layers, create_student
+from distill.encoders.initialise import chosen_layers, create_student
 from distill.encoders.layer_map import explicit, uniform
 from distill.encoders.projections import Projections, create_projections, of_layers
 from distill.encoders.taps import find_bert
 from distill.errors import UserError
+from models import KINDS
 from tinybert.args import LayerOptions
 
 
@@ -27,9 +28,9 @@ def create(
     if args.student_init == "auto":
         shaped = any(sizes) and args.student_model_name_or_path is None
         args = dataclasses.replace(args, student_init="random" if shaped else "first")
-    student = create_student(args, teacher, wordpiece, task, args.max_seq_length, seed)
+    student = create_student(args, teacher, wordpiece, task, args.max_seq_length, seed, KINDS)
     path = args.student_model_name_or_path
-    stored = load_projections(path, STUDENT_KINDS) if path else {}
+    stored = load_projections(path, KINDS) if path else {}
     if chosen := chosen_layers(args):
         stored = of_layers(stored, chosen)
     ours, theirs = (find_bert(model).config for model in (student, teacher))

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.teachers.encoder import EncoderTeacher
     from distill.training.fit import Batches, fit
     from distill.training.monitor import Run
+    from models import KINDS
     from tinybert import data
     from tinybert.losses import layer_losses
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     # 6. Fit; the teacher runs beside the student.
     folder = Path(args.output_dir or naming.student_dir("tinybert", "general", run_name(args)))
-    content = {"teacher": teacher.digest, "rows": lines.digest, "student": start_digest(args)}
+    content = {"teacher": teacher.digest, "rows": lines.digest, "student": start_digest(args, KINDS)}
     this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")

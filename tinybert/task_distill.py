@@ -34,18 +34,21 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     from distill.data.augmented import load_augmented
     from distill.encoders.folder import load_bert
+    from distill.encoders.initialise import start_digest
     from distill.encoders.projections import Projections
     from distill.evaluation.evaluate import bert_forward
     from distill.losses.soft_targets import hard_cross_entropy, label_mse
     from distill.training.classification import Classification
     from distill.training.control import run_arms
     from distill.training.monitor import Run, from_main
+    from models import KINDS
     from tinybert import data
     from tinybert.losses import layer_losses, prediction_loss
 
     # 2. Task and data. 3. Teacher.
     work = Classification(args, load_augmented if args.use_aug else None)
     task, teacher = work.task, work.teacher
+    work.content["student"] = start_digest(args, KINDS)
 
     # 4. Student: that of the first seed before anything is written, since it may have to be refused.
     create = functools.partial(data.create, args, teacher.model, teacher.wordpiece, task)

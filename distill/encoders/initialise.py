@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from distill.data.tasks import Task
     from distill.data.wordpiece import WordPiece
 
-STUDENT_KINDS = ("Bert", "TinyBert")
-"""How the names of PaddleNLP's classes begin that a student may start from."""
-
 _LAYER = re.compile(r"^(.*encoder\.layers\.)(\d+)(\..*)$")
 
 
@@ -31,11 +28,12 @@ def create_student(
     task: "Task | None",
     max_length: int,
     seed: int,
+    kinds: Sequence[str] = ("Bert",),
 ) -> nn.Layer:
     """The BertForSequenceClassification that the flags ask for, in train mode; what is random in it follows `seed`.
 
     teacher: the BertForSequenceClassification that it starts from when no other model is named; wordpiece: what both
-    read; task: None for a plain BertModel, which `teacher` must be then.
+    read; task: None for a plain BertModel, which `teacher` must be then; kinds: of a named model, see `find_model`.
     Raises UserError for a model with another vocabulary or too few positions for `max_length` tokens, for layers
     it does not have, for other widths where weights are copied, and for a named model of which nothing would be.
     """
@@ -45,9 +43,9 @@ def create_student(
             f"--student_init random draws new weights, and those of --student_model_name_or_path {path} would not be "
             "used; leave that flag out, or pass --student_init first"
         )
-    layers = student_depth(options)
+    layers = student_depth(options, kinds)
     if path is not None:
-        found = find_model(path, STUDENT_KINDS)
+        found = find_model(path, kinds)
         found.check_length(max_length)
         if type(wordpiece).from_folder(found.folder).digest() != wordpiece.digest():
             raise UserError(
@@ -55,7 +53,7 @@ def create_student(
                 f"{wordpiece.vocab_file}; pass a student with the same vocabulary and lower-casing"
             )
         outputs, labels = (task.num_outputs, task.labels) if task else (None, None)
-        source = load_bert(path, outputs, labels, seed, kinds=STUDENT_KINDS)
+        source = load_bert(path, outputs, labels, seed, kinds=kinds)
     return build_student(
         source,
         layers,
@@ -68,25 +66,25 @@ def create_student(
     )
 
 
-def student_depth(options: StudentOptions) -> int:
+def student_depth(options: StudentOptions, kinds: Sequence[str] = ("Bert",)) -> int:
     """How many layers the student of these flags has; UserError where they do not say it."""
     if options.student_layers is not None:
         return options.student_layers
     if chosen := chosen_layers(options):
         return len(chosen)
     if options.student_model_name_or_path is not None:
-        depth: int = find_model(options.student_model_name_or_path, STUDENT_KINDS).config["num_hidden_layers"]
+        depth: int = find_model(options.student_model_name_or_path, kinds).config["num_hidden_layers"]
         return depth
     raise UserError(
         "--student_layers is needed: how deep the student is; or --student_model_name_or_path, a smaller BERT"
     )
 
 
-def start_digest(options: StudentOptions) -> str | None:
+def start_digest(options: StudentOptions, kinds: Sequence[str] = ("Bert",)) -> str | None:
     """SHA-256 of the weights and projections that the student starts from; None where it starts from the teacher."""
     if options.student_model_name_or_path is None:
         return None
-    found = find_model(options.student_model_name_or_path, STUDENT_KINDS)
+    found = find_model(options.student_model_name_or_path, kinds)
     beside = found.folder / PROJECTIONS
     return sha256(found.weights) + (sha256(beside) if beside.is_file() else "")
 

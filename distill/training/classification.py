@@ -14,9 +14,7 @@ from distill.data.readers import Rows
 from distill.data.tasks import load_rows, load_task
 from distill.data.wordpiece import report_cut
 from distill.encoders.folder import save_bert
-from distill.encoders.initialise import start_digest
 from distill.evaluation.bert import BertDev
-from distill.options import StudentOptions
 from distill.teachers.teacher import Teacher
 from distill.training.fit import Batches, fit
 from distill.training.monitor import Run
@@ -26,7 +24,7 @@ class Classification:
     """A task (regression too) and a BERT fine-tuned on it, whose wordpieces the student shares.
 
     task, teacher: as loaded, the teacher checked on the first dev split; texts, labels: the training rows, encoded;
-    dev: the dev splits; content: what a run is made of besides its flags.
+    dev: the dev splits; content: what a run is made of besides its flags, to which a recipe may add.
     """
 
     def __init__(self, args: Any, load_train: Callable[..., Rows] | None = None) -> None:
@@ -44,8 +42,6 @@ class Classification:
         report_cut("training rows", self.texts.cut, f"--max_seq_length {args.max_seq_length}")
         self.dev = BertDev(rows, self.teacher.wordpiece, self.task, args)
         self.content: dict[str, str | None] = {"teacher": self.teacher.digest, "rows": rows["train"].digest()}
-        if isinstance(args, StudentOptions):
-            self.content["student"] = start_digest(args)
 
     def plan(self, options: Any) -> BucketBatches:
         """The batches of `options.seed`: the same whatever is trained on them."""

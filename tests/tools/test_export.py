@@ -356,7 +356,7 @@ def test_a_bundle_is_replaced_only_when_asked(made, bert, data_dir, tmp_path):
     [
         (("--task_name", "MRPC"), "1 and 2"),
         (("--task_name", "MNLI"), "no such file"),
-        (("--task_name", "STS-B"), "has other labels (0, 1) than STS-B (none, a score)"),
+        (("--task_name", "STS-B"), "has other labels .0, 1. than STS-B .none, a score."),
         (("--rows", "nowhere.txt"), "nowhere.txt: no such file"),
         (
             ("--rows", "texts.csv"),
