@@ -6,6 +6,7 @@
         --teacher my_teacher --methods kd,pkd --budget_minutes 60 --max_p95_ms 5 --max_drop 1 --output_dir comparison
     python tools/compare.py --folders my_teacher my_student --task_name SST-2 --data_dir data/glue_data
     python tools/compare.py my_models.yaml --task_name SST-2 --data_dir data/glue_data --output_dir my_table
+    python tools/compare.py own_models.yaml --train_file train.csv --dev_file dev.csv --output_dir my_table
 
 With --teacher the methods of tools/comparison/recipes.yaml are trained, each beside its control arm, with one cache of
 the teacher's outputs and equal training time; the same command continues a comparison that was killed. Written are
@@ -14,9 +15,10 @@ whose cascade_threshold a bundle can carry. --max_p95_ms, --max_drop and --max_m
 them all, that of the lowest p95 latency; when none does, all is written and the exit status is 1.
 
 A YAML names finished models, the reference first, each with the folder of its run for every task: the runs of further
-seeds and the control arms that --control has put into that folder are found there. The models of --task_name are timed
-side by side, on the same rows, in this process. Written are NAME.json (everything that was found), and from it NAME.md,
-.csv, .html and .png; such a JSON in place of the YAML is only written out again.
+seeds and the control arms that --control has put into that folder are found there. Your own data, whose rows are given
+by --train_file and --dev_file, is called own in it. The models of --task_name, or of your own data, are timed side by
+side, on the same rows, in this process. Written are NAME.json (everything that was found), and from it NAME.md, .csv,
+.html and .png; such a JSON in place of the YAML is only written out again.
 
     models:
       - label: BERT_base (reported)
@@ -127,7 +129,7 @@ def compare_finished(args: CompareArgs) -> dict[str, Any]:
     from tools.comparison.finished import gather, of_folders, read_models, require_results, time_them
 
     timed = load_task(args)
-    models = read_models(args.source) if args.source else of_folders(args.folders, timed.name)
+    models = read_models(args.source, timed) if args.source else of_folders(args.folders, timed.name)
     require_results(models)
     times = time_them(models, timed, args, args.rounds, args.eval_batch_size)
     result: dict[str, Any] = {"models": gather(models, timed), "timed": times}

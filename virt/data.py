@@ -1,6 +1,5 @@
-"""The pairs, in GLUE's files or as jsonl with seq1, seq2 and label.cls; the BERT to start from; the dev rows."""
+"""The pairs; the BERT to start from; the dev rows."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ import numpy as np
 from paddle import Tensor, nn
 
 from distill.data.pairs import PairLayout, Pairs
-from distill.data.readers import Rows, column_names, read_rows
-from distill.data.tasks import Task, get_task, load_rows, load_task
+from distill.data.readers import Rows
+from distill.data.tasks import Task, load_rows, load_task
 from distill.data.wordpiece import WordPiece, report_cut
 from distill.data.words import read_vocabulary
 from distill.encoders import cpu
@@ -28,10 +27,7 @@ Answer = Callable[[Mapping[str, Tensor]], Tensor]
 def load_pairs(args: PairOptions) -> tuple[Task, dict[str, Rows]]:
     """The task, and the rows of its training and dev splits.
 
-    --data_dir may also be a folder of jsonl: TASK/train.jsonl and TASK/dev.jsonl or val.jsonl (or these files
-    themselves), with the texts `seq1` and `seq2` and in `label` the class `cls`, a number from 0 in the task's order of
-    labels; such a task has one dev split. Raises UserError naming file and row for what cannot be read, and for a task
-    whose rows have one text.
+    Raises UserError naming file and row for what cannot be read, and for a task whose rows have one text.
     """
     task = load_task(args)
     if not task.pair:
@@ -39,45 +35,7 @@ def load_pairs(args: PairOptions) -> tuple[Task, dict[str, Rows]]:
         raise UserError(
             own if task.name == "own" else f"--task_name {args.task_name}: its rows have one text, and two are compared"
         )
-    files = _jsonl_files(args, task)
-    if not files:
-        return task, {split: load_rows(args, task, split) for split in ("train", *task.dev_splits)}
-    classes = tuple(map(str, range(len(task.labels))))
-    rows = {
-        split: read_rows(path, "seq1", "seq2", "label.cls", labels=classes, empty_in_pairs=True)[0]
-        for split, path in files.items()
-    }
-    return dataclasses.replace(task, dev_splits=("dev",)), rows
-
-
-def _jsonl_files(args: PairOptions, task: Task) -> dict[str, Path]:
-    """The files of such a folder by split; {} when there is none."""
-    if not args.data_dir or task.name == "own" or task.regression:
-        return {}
-    root = Path(args.data_dir).expanduser()
-    inside = [path for path in root.glob("*/train.jsonl") if _task_of(path.parent) == task.name]
-    train = next((path for path in (*sorted(inside), root / "train.jsonl") if path.is_file()), None)
-    if train is None:
-        return {}
-    # A folder in the official layout may hold such a file too.
-    official = task.name == "BoolQ" or any(root.glob("train.tsv")) or any(root.glob("*/train.tsv"))
-    if official and "seq1" not in column_names(train):
-        return {}
-    if _task_of(train.parent) not in (None, task.name):
-        raise UserError(f"{train}: in the folder of {_task_of(train.parent)}, but --task_name is {args.task_name}")
-    dev = [train.with_name(name) for name in ("dev.jsonl", "val.jsonl")]
-    found = [path for path in dev if path.is_file()]
-    if not found:
-        raise UserError(f"{dev[0]}: no such file, nor {dev[1].name} beside it (the dev split of {task.name})")
-    return {"train": train, "dev": found[0]}
-
-
-def _task_of(folder: Path) -> str | None:
-    """The task that a folder is called after, in any spelling; None when it is called otherwise."""
-    try:
-        return get_task(folder.resolve().name).name
-    except UserError:
-        return None
+    return task, {split: load_rows(args, task, split) for split in ("train", *task.dev_splits)}
 
 
 def find_start(flag: str, path: str, args: PairOptions) -> ModelFolder:

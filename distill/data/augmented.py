@@ -1,7 +1,7 @@
 """The file of augmented training rows: where it lies, how it is written and read.
 
-It holds the training rows and their copies under the training file's own names of the columns, separated by raw tabs,
-so that it is read by the same code; a file made by the published scripts is read as well.
+It holds the training rows and their copies under the names of the task's official columns, or of your own training
+file's, separated by raw tabs, so that it is read by the same code; a file made by the published scripts is read too.
 """
 
 from pathlib import Path

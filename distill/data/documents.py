@@ -9,6 +9,7 @@ from distill.data.readers import (
     column_names,
     file_format,
     json_object,
+    json_value,
     numbered_lines,
     numbered_records,
     one_line,
@@ -100,9 +101,8 @@ def _objects(path: Path, names: Sequence[str]) -> Iterator[tuple[int, list[str] 
             yield number, None
             continue
         row = json_object(path, number, line)
-        for name in names:
-            if name not in row:
-                raise UserError(f"{path}:{number}: no key '{name}' (keys found: {shortened(row)})")
-            if isinstance(row[name], bool) or not isinstance(row[name], str | int | float):
+        values = [json_value(path, number, row, name) for name in names]
+        for name, value in zip(names, values, strict=True):
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise UserError(f"{path}:{number}: '{name}' is neither text nor a number")
-        yield number, [str(row[name]).strip() for name in names]
+        yield number, [str(value).strip() for value in values]

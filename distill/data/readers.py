@@ -102,14 +102,14 @@ def shortened(names: Iterable[str], limit: int = 20) -> str:
 
 
 def column_names(path: str | Path) -> list[str]:
-    """The header of a tsv or csv file, or the keys of the first object of a jsonl file.
+    """The header of a tsv or csv file, or the keys of the first object of a jsonl file, as `read_columns` takes them.
 
     Raises UserError when the file is missing, empty, not UTF-8 or of a kind that the suffix does not tell.
     """
     if file_format(path) == "jsonl":
         for number, line in numbered_lines(path):
             if line.strip():
-                return list(json_object(path, number, line))
+                return _json_columns(json_object(path, number, line))
     else:
         for _, fields in numbered_records(path):
             return [name.strip() for name in fields]
@@ -350,16 +350,10 @@ def _json_rows(
         if empty:
             raise UserError(f"{path}:{empty}: the row is empty; remove it")
         row = json_object(path, number, line)
-        names = names(list(row)) if callable(names) else names
+        names = names(_json_columns(row)) if callable(names) else names
         values = []
         for name in names:
-            outer, _, inner = name.partition(".")
-            nested = row.get(outer) if inner and name not in row else None
-            within = row if nested is None else nested
-            key = name if nested is None else inner
-            if not isinstance(within, dict) or key not in within:
-                raise UserError(f"{path}:{number}: no key '{name}' (keys found: {shortened(row)})")
-            value = within[key]
+            value = json_value(path, number, row, name)
             if not isinstance(value, str | int | float):
                 raise UserError(f"{path}:{number}: '{name}' is neither text nor a number nor true or false")
             text = value if isinstance(value, str) else json.dumps(value)
@@ -381,6 +375,25 @@ def json_object(path: str | Path, number: int, line: str) -> dict[str, object]:
         example = '{"text": "...", "label": "..."}'
         raise UserError(f"{path}:{number}: not a JSON object; each line must be one, such as {example}")
     return row
+
+
+def json_value(path: str | Path, number: int, row: dict[str, object], name: str) -> object:
+    """The value of a key; 'label.cls' also names the key 'cls' of the object 'label'."""
+    outer, _, inner = name.partition(".")
+    nested = row.get(outer) if inner and name not in row else None
+    within = row if nested is None else nested
+    key = name if nested is None else inner
+    if not isinstance(within, dict) or key not in within:
+        raise UserError(f"{path}:{number}: no key '{name}' (keys found: {shortened(row)})")
+    return within[key]
+
+
+def _json_columns(row: dict[str, object]) -> list[str]:
+    """The row's keys; in place of one that holds an object, which is no value of a column, those within it."""
+    names = []
+    for key, value in row.items():
+        names.extend([f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key])
+    return names
 
 
 def _classes(path: str | Path, numbers: Sequence[int], column: list[str], labels: Sequence[str]) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 Columns are found by their names in the header; only CoLA's train and dev files have none. Sources of the layouts: the
 GLUE archives (Wang et al. 2018), SuperGLUE's BoolQ (Clark et al. 2019), and PaddleNLP's data sets, whose label order
-is kept.
+is kept. Pairs with classes may also be jsonl as VIRT's authors (Li et al. 2022) published them, where the task's own
+files are not there.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -24,6 +26,7 @@ from distill.data.readers import (
     NAMES_FIRST,
     Rows,
     column_names,
+    file_format,
     one_line,
     read_columns,
     read_rows,
@@ -85,6 +88,7 @@ class _Layout:
     header: tuple[str, ...] | None = None  # names of the columns of files without a header line
     other_label: str | None = None  # what the label's column may be called instead
     score_range: tuple[float, float] | None = None
+    numbered: bool = False  # the labels are numbers from 0, in the order of the task's
     empty_in_pairs: bool = False  # the official rows are known to hold empty texts
     short_row_help: str = ""
     raw_file: str | None = None  # a publication of the rows that is not laid out in splits, and what to do with it
@@ -94,9 +98,21 @@ class _Layout:
 
     def file_names(self, split: str) -> tuple[str, ...]:
         """The names that the split's file may have, the official one first."""
+        if self.numbered:
+            split = split.removesuffix("_matched")  # MNLI's rows are not published in its two parts
         if self.suffix == "jsonl" and split == "dev":
             return ("val.jsonl", "dev.jsonl")
         return (f"{split}.{self.suffix}",)
+
+    def is_in(self, folder: Path, splits: Iterable[str]) -> bool:
+        """Whether a file of one of the splits is in the folder."""
+        return any((folder / name).is_file() for split in splits for name in self.file_names(split))
+
+    def published(self) -> _Layout:
+        """The same rows as published pairs: {"seq1": text, "seq2": text, "label": {"cls": class as a number}}."""
+        return dataclasses.replace(
+            self, text_a="seq1", text_b="seq2", label="label.cls", suffix="jsonl", other_label=None, numbered=True
+        )
 
 
 def _glue(name: str, text_a: str, text_b: str | None = None, label: str = "label", **more: object) -> _Layout:
@@ -205,6 +221,8 @@ def label_complaint(stored: tuple[str, ...], task: Task) -> str | None:
 def load_task(options: TaskOptions) -> Task:
     """The named task, or, with --train_file, --dev_file or --test_file, your own data.
 
+    MNLI has its first dev and test splits alone where --data_dir holds published pairs, which have no others.
+
     Own data: the labels are those of the training file, sorted (as numbers where all are); one text or two by the
     columns; Chinese where half the letters of the first thousand texts are. What was found is printed. Raises UserError
     when rows or columns are missing, for labels that are two spellings of a number, for marks of rows without a label,
@@ -217,7 +235,7 @@ def load_task(options: TaskOptions) -> Task:
         for flag in ("text_column", "text_pair_column", "label_column", "regression"):
             if getattr(options, flag):
                 raise UserError(f"--{flag} is for your own data: give its rows with --train_file, or leave it out")
-        return get_task(options.task_name)
+        return _named_task(options)
     if not options.train_file and not options.regression:
         raise UserError("--train_file is needed for your own data: its labels are the classes (--regression: scores)")
     text_a, text_b = _own_texts(options, paths[0])
@@ -250,13 +268,21 @@ def load_task(options: TaskOptions) -> Task:
     return task
 
 
+def _named_task(options: TaskOptions) -> Task:
+    task = get_task(options.task_name)
+    if len(task.dev_splits) > 1 and options.data_dir and _find_layout(options.data_dir, task)[1].numbered:
+        return dataclasses.replace(task, dev_splits=task.dev_splits[:1])
+    return task
+
+
 def load_rows(options: TaskOptions, task: Task, split: str) -> Rows:
     """The rows of `split` (one of `task.splits`), in the file's order, none left out.
 
-    Named tasks are looked for in --data_dir (its folder of the task's name, or that folder itself); without --data_dir
-    in PaddleNLP's cache, which PaddleNLP's own download fills. Test files may come without labels, or with an empty
-    one or -1 in every row, which is printed. QQP's official rows with one empty question are kept and their number is
-    printed. Raises UserError naming file and row for whatever cannot be read.
+    Named tasks are looked for in --data_dir (its folder of the task's name, or that folder itself), in their own files
+    or, where none of these is there, as published pairs; without --data_dir in PaddleNLP's cache, which PaddleNLP's own
+    download fills. Test files may come without labels, or with an empty one or -1 in every row, which is printed. QQP's
+    official rows with one empty question are kept and their number is printed. Raises UserError naming file and row for
+    whatever cannot be read.
     """
     if split not in task.splits:
         raise UserError(f"{task.name} has no split '{split}'; it has {', '.join(task.splits)}")
@@ -288,13 +314,13 @@ def read_texts(options: TaskOptions, task: Task, path: str | Path) -> Rows:
     if task.name == "own":
         text_a, text_b = _task_texts(options, task, path)
     else:
-        layout = _BY_NAME[_plain(task.name)][1]
+        layout = _layout_of(task, path)
         text_a, text_b = layout.text_a, layout.text_b
     return read_rows(path, text_a, text_b, refuse_quoted=task.name == "own")[0]
 
 
 def training_columns(options: TaskOptions, task: Task) -> tuple[str, str | None, str]:
-    """The names of the training file's columns: first text, second text or None, label."""
+    """The names of the columns in which the task has its training rows: first text, second text or None, label."""
     if task.name == "own":
         path = find_split(options, task, "train")
         return *_own_texts(options, path), _own_label(options, path)
@@ -302,8 +328,22 @@ def training_columns(options: TaskOptions, task: Task) -> tuple[str, str | None,
     return layout.text_a, layout.text_b, layout.label
 
 
-def _named_rows(task: Task, path: str | Path, test: bool) -> Rows:
+def _may_be_published(task: Task) -> bool:
+    return task.pair and not task.regression
+
+
+def _layout_of(task: Task, path: str | Path) -> _Layout:
+    """The task's own layout, or that of published pairs, by the file's keys: BoolQ's own files are jsonl too."""
     layout = _BY_NAME[_plain(task.name)][1]
+    if not _may_be_published(task) or file_format(path) != "jsonl":
+        return layout
+    names = column_names(path)
+    is_own = "seq1" not in names if layout.suffix == "jsonl" else layout.text_a in names
+    return layout if is_own else layout.published()
+
+
+def _named_rows(task: Task, path: str | Path, test: bool) -> Rows:
+    layout = _layout_of(task, path)
     names = column_names(path)
     header = layout.header
     if header is not None and (test or layout.text_a in names):
@@ -318,7 +358,7 @@ def _named_rows(task: Task, path: str | Path, test: bool) -> Rows:
         layout.text_a,
         layout.text_b,
         label,
-        labels=task.labels,
+        labels=tuple(map(str, range(len(task.labels)))) if layout.numbered else task.labels,
         score_range=layout.score_range,
         header=header,
         empty_in_pairs=layout.empty_in_pairs,
@@ -341,28 +381,19 @@ def find_split(options: TaskOptions, task: Task, split: str) -> Path:
         if not own:
             raise UserError(f"--{split}_file is needed: there are no {split} rows for your own data")
         return Path(own)
-    layout = _BY_NAME[_plain(task.name)][1]
-    names = layout.file_names(split)
     if options.data_dir:
-        root = Path(options.data_dir).expanduser()
-        if not root.is_dir():
-            raise UserError(f"--data_dir {root}: no such folder")
-        aliases = {alias for alias, (known, _) in _BY_NAME.items() if known is task}
-        folders = [entry for entry in root.iterdir() if entry.is_dir() and _plain(entry.name) in aliases]
-        folders.sort(key=lambda entry: (entry.name != task.name, entry.name))
-        folder = folders[0] if folders else root
-        other = _BY_NAME.get(_plain(root.resolve().name))
-        if not folders and other is not None and other[0] is not task:
-            raise UserError(
-                f"--data_dir {root}: the folder of {other[0].name}, but the task is {task.name} (--task_name)"
-            )
+        folder, layout = _find_layout(options.data_dir, task)
+        names = layout.file_names(split)
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-        where = "" if folders else f", and --data_dir has no folder {task.name}"
+        where = "" if _is_folder_of(task, folder) else f", and --data_dir has no folder {task.name}"
         if layout.raw_file and (folder / layout.raw_file).is_file():
             where = f"; {layout.raw_help}"
-        raise UserError(f"{folder / names[0]}: no such file (the {split} split of {task.name}){where}")
+        other = "".join(f", nor {name} beside it" for name in names[1:])
+        raise UserError(f"{folder / names[0]}: no such file{other} (the {split} split of {task.name}){where}")
+    layout = _BY_NAME[_plain(task.name)][1]
+    names = layout.file_names(split)
     if layout.cache is None:
         raise UserError(
             f"{task.name} cannot be downloaded: pass --data_dir, the folder that holds {task.name}/{names[0]}"
@@ -372,6 +403,30 @@ def find_split(options: TaskOptions, task: Task, split: str) -> Path:
     if not path.is_file():
         _download(task, layout, split, path)
     return path
+
+
+def _find_layout(data_dir: str, task: Task) -> tuple[Path, _Layout]:
+    """The folder of a named task's files, and the layout of all of them."""
+    root = Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise UserError(f"--data_dir {root}: no such folder")
+    folders = [entry for entry in root.iterdir() if entry.is_dir() and _is_folder_of(task, entry)]
+    folders.sort(key=lambda entry: (entry.name != task.name, entry.name))
+    folder = folders[0] if folders else root
+    other = _BY_NAME.get(_plain(root.resolve().name))
+    if not folders and other is not None and other[0].name != task.name:
+        raise UserError(f"--data_dir {root}: the folder of {other[0].name}, but the task is {task.name} (--task_name)")
+    layout = _BY_NAME[_plain(task.name)][1]
+    if _may_be_published(task) and not layout.is_in(folder, task.splits):
+        published = layout.published()
+        if published.is_in(folder, task.splits):
+            return folder, published
+    return folder, layout
+
+
+def _is_folder_of(task: Task, folder: Path) -> bool:
+    known = _BY_NAME.get(_plain(folder.name))
+    return known is not None and known[0].name == task.name
 
 
 def _download(task: Task, layout: _Layout, split: str, path: Path) -> None:

@@ -61,7 +61,8 @@ def dev_predictions(folder: Path, task: Task) -> Predictions:
     """Those of a run on the task's first dev split; UserError where it has none."""
     found, split = load_predictions(folder), task.dev_splits[0]
     if split not in found:
-        raise UserError(f"{folder}: its predictions are of {', '.join(found)}, not of {task.name}'s {split}")
+        what = f"its predictions are of {', '.join(found)}, not of {task.name}'s {split}"
+        raise UserError(f"{folder}: {what}; evaluate it again")
     return found[split]
 
 

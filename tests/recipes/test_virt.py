@@ -20,14 +20,17 @@ from distill.data.wordpiece import WordPiece
 from distill.encoders.folder import load_bert
 from distill.encoders.taps import Taps
 from distill.errors import UserError
+from distill.evaluation.predictions import load_predictions
 from distill.files import read_json, write_json
 from distill.options import TaskOptions, TeacherOptions
 from distill.teachers import cache
 from distill.teachers.teacher import BertForPairs, PairTeacher, load_pair_bert, save_pair_bert
 from distill.tensors import load_tensors, save_tensors
 from models.dual_encoder import MODEL_TYPES, create_dual_encoder, load_dual_encoder, tower_inputs
+from models.predictor import read_run
 from tests.recipes.runs import interrupted, metrics, no_clock, read, refused
 from tests.tiny import FILLERS, NOUNS, make_bert_folder
+from tools import compare, evaluate, export
 from virt import data, run_classifier_bipartition, sbert_distill
 from virt.args import BipartitionArgs, SbertDistillArgs
 from virt.losses import distillation_losses, taught_layers, virtual_scores
@@ -605,6 +608,30 @@ def test_published_commands_run(teaching, distilling, tasks, datasets, base, tmp
     assert load_dual_encoder(folder).lengths == ((130, 130) if task == "qqp" else (64, 328))
 
 
+def test_models_of_published_pairs_are_used_by_the_tools(datasets, base, tmp_path, monkeypatch):
+    no_clock(monkeypatch)
+    lengths = ("--max_seq_length_query", 12, "--max_seq_length_doc", 16, "--num_train_epochs", 1)
+    data_dir = datasets / "mnli"
+    teacher = run_classifier_bipartition.main(teaching(data_dir, base, tmp_path / "teacher", "mnli", *lengths))
+    more = ("--skip_teacher_check", "true")
+    student = sbert_distill.main(learning(data_dir, teacher, tmp_path / "student", "mnli", *more))
+    flags = ("--task_name", "mnli", "--data_dir", datasets)
+    for folder in (teacher, student):
+        before = load_predictions(folder)["dev_matched"]
+        found = evaluate.main(words(folder, *flags))
+        assert found["dev_matched"]["rows"] == 12 and "rows_not_in_train" in found["dev_matched"]
+        after = load_predictions(folder)
+        assert list(after) == ["dev_matched"]
+        np.testing.assert_array_equal(after["dev_matched"].labels, before.labels)
+        np.testing.assert_allclose(after["dev_matched"].logits, before.logits, atol=1e-4)
+    out = ("--rounds", 1, "--output_dir", tmp_path)
+    result = compare.main(words("--folders", teacher, student, *flags, *out))
+    assert [list(row["scores"]) for row in result["models"]] == [["MNLI"], ["MNLI"]]
+    # Its run.yaml says where the rows are.
+    task, rows = export.load_real_rows(parse(export.ExportArgs, words(student)), read_run(student))
+    assert (task.name, rows.source) == ("MNLI", str(data_dir / "dev.jsonl")) and len(rows) == 12
+
+
 # Data.
 
 
@@ -615,8 +642,8 @@ def load(task, root, *more):
 def test_jsonl_folders(datasets):
     for root in (datasets, datasets / "mnli"):
         task, rows = load("mnli", root)
-        assert (task.name, task.dev_splits, task.labels[0]) == ("MNLI", ("dev",), "contradiction")
-        assert rows["train"].labels.tolist() == [0, 1, 2] * 4 and rows["dev"].source.endswith("dev.jsonl")
+        assert (task.name, task.dev_splits, task.labels[0]) == ("MNLI", ("dev_matched",), "contradiction")
+        assert rows["train"].labels.tolist() == [0, 1, 2] * 4 and rows["dev_matched"].source.endswith("dev.jsonl")
     assert load("boolq", datasets)[1]["dev"].source.endswith("val.jsonl")
 
 
@@ -640,7 +667,7 @@ def test_glue_and_own_files(data_dir, tmp_path):
         ('{"seq1": "a", "label": {"cls": 1}}', ":3: no key 'seq2' (keys found: seq1, label)"),
         ('{"seq1": "a", "seq2": "b", "label"', ":3: not valid JSON"),
         ('{"seq1": "a", "seq2": ["b"], "label": {"cls": 1}}', ":3: 'seq2' is neither text nor a number"),
-        ('{"seq1": "", "seq2": " ", "label": {"cls": 1}}', ":3: both texts are empty"),
+        ('{"seq1": "a", "seq2": " ", "label": {"cls": 1}}', ":3: the text in 'seq2' is empty"),
     ],
 )
 def test_a_bad_row_is_named(row, message, tmp_path):
@@ -654,7 +681,7 @@ def test_a_bad_row_is_named(row, message, tmp_path):
 
 def test_what_is_missing_is_named(datasets, tmp_path):
     jsonl(tmp_path / "rte" / "train.jsonl", 2)
-    with pytest.raises(UserError, match="dev.jsonl: no such file, nor val.jsonl beside it"):
+    with pytest.raises(UserError, match="val.jsonl: no such file, nor dev.jsonl beside it"):
         load("rte", tmp_path)
     with pytest.raises(UserError, match="--task_name SST-2: its rows have one text"):
         load("SST-2", datasets)
@@ -678,7 +705,7 @@ def test_a_file_of_jsonl_with_other_keys_is_named(tmp_path):
 
 
 def test_another_tasks_folder_is_refused(datasets):
-    with pytest.raises(UserError, match="rte/train.jsonl: in the folder of RTE, but --task_name is qqp"):
+    with pytest.raises(UserError, match="rte: the folder of RTE, but the task is QQP"):
         load("qqp", datasets / "rte")
 
 

@@ -191,6 +191,29 @@ def test_folders_are_called_by_what_tells_them_apart(home, flags, clock, tmp_pat
     assert [model["label"] for model in names] == ["kd/SST-2/one", "pkd/SST-2/one"]
 
 
+@pytest.mark.parametrize("by", ["yaml", "folders"])
+def test_own_data(by, home, clock, tmp_path):
+    runs = [str(home / name) for name in ("teacher", "wide", "lstm")]
+    source = ["--folders", *runs]
+    if by == "yaml":
+        models = [{"label": Path(folder).name, "runs": {"own": folder}} for folder in runs]
+        models.append({"label": "reported", "scores": {"own": 0.5, "mrpc": 0.9}})
+        source = [str(write(tmp_path / "m.yaml", models))]
+    data = [f"--{split}_file={home / 'data' / 'SST-2' / split}.tsv" for split in ("train", "dev")]
+    result = compare.main([*source, *data, "--rounds", "1", "--output_dir", str(tmp_path)])
+    assert clock == [(runs, 200)] and result["timed"]["task"] == "own"
+    teacher, wide, lstm, *reported = (row["scores"] for row in result["models"])
+    assert (teacher["own"]["mean"], wide["own"]["mean"], lstm["own"]["mean"]) == (0.95, 0.9, 0.895)
+    assert wide["own"]["best"] and lstm["own"]["tie"] and wide["own"]["control"]["verdict"] == "helps"
+    assert reported == ([{"own": {"mean": 0.5}, "MRPC": {"mean": 0.9}}] if by == "yaml" else [])
+
+
+def test_own_data_needs_its_rows(home, flags, tmp_path):
+    path = write(tmp_path / "m.yaml", [{"label": "a", "runs": {"own": str(home / "teacher")}}])
+    assert "own: unknown; " in (line := refused(compare.main, flags(path), tmp_path))
+    assert line.endswith("or give your own rows with --train_file")
+
+
 def test_real_times(home, flags):
     result = compare.main(flags("--folders", home / "lstm", home / "worse"))
     for row in result["models"]:
@@ -239,7 +262,7 @@ def test_refusals(home, flags, tmp_path):
 @pytest.mark.parametrize(
     ("split", "rows", "expected"),
     [
-        ("dev_matched", 200, "its predictions are of dev_matched, not of SST-2's dev"),
+        ("dev_matched", 200, "its predictions are of dev_matched, not of SST-2's dev; evaluate it again"),
         ("dev", 199, "was scored on other rows than {}/dev.tsv; evaluate it again"),
     ],
 )

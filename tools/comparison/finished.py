@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from distill.data.tasks import Task
 
 
-def read_models(path: str) -> list[dict[str, Any]]:
-    """The models of a YAML, tasks by their official names. UserError for what is not as the head of this file says."""
+def task_named(name: str, timed: "Task") -> "Task":
+    """The timed task, which may be own data, or one of the table. UserError for any other."""
     from distill.data.tasks import get_task
 
+    return timed if name == timed.name else get_task(name)
+
+
+def read_models(path: str, timed: "Task") -> list[dict[str, Any]]:
+    """The models of a YAML, tasks by their official names. UserError for what is not as the head of compare.py says."""
     try:
         models = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["models"]
     except FileNotFoundError:
@@ -37,7 +42,7 @@ def read_models(path: str) -> list[dict[str, Any]]:
             raise UserError(f"{path}: model {number}: `{model['label']}` is there twice")
         labels.add(model["label"])
         for key in ("runs", "scores"):
-            model[key] = {get_task(task).name: value for task, value in model.get(key, {}).items()}
+            model[key] = {task_named(task, timed).name: value for task, value in model.get(key, {}).items()}
     if not models:
         raise UserError(f"{path}: no models in it")
     return list(models)
@@ -80,11 +85,7 @@ def gather(models: Sequence[dict[str, Any]], timed: "Task") -> list[dict[str, An
     best: the highest below the first row that has runs; tie: the paired bootstrap has no evidence that it is worse.
     control: the same of the control arms, the difference with its interval, and the verdict on the teacher.
     """
-    from distill.data.tasks import get_task
     from distill.training.control import compare
-
-    def task_named(name: str) -> "Task":
-        return timed if name == timed.name else get_task(name)
 
     rows, runs = [], []
     for model in models:
@@ -95,7 +96,7 @@ def gather(models: Sequence[dict[str, Any]], timed: "Task") -> list[dict[str, An
             metric = result_of(distilled[0])["metric"]
             row["scores"][task] = score = _summary(distilled, metric) | {"folder": str(distilled[0])}
             if alone and len(alone) == len(distilled):
-                found = compare(distilled, alone, task_named(task))
+                found = compare(distilled, alone, task_named(task, timed))
                 values = (found.mean, found.low, found.high, found.verdict)
                 score["control"] = _summary(alone, metric) | dict(zip((*DIFFERENCES, "verdict"), values, strict=True))
             elif alone:
@@ -116,7 +117,7 @@ def gather(models: Sequence[dict[str, Any]], timed: "Task") -> list[dict[str, An
             if number == best:
                 rows[number]["scores"][task]["best"] = True
             else:
-                found = compare(runs[best][task][0], runs[number][task][0], task_named(task))
+                found = compare(runs[best][task][0], runs[number][task][0], task_named(task, timed))
                 rows[number]["scores"][task]["tie"] = found.verdict == "no evidence"
     return rows
 

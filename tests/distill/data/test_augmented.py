@@ -81,6 +81,16 @@ def test_boolq_is_written_as_a_table(tmp_path):
     assert_equal(load_augmented(task, options), rows)
 
 
+def test_published_pairs_are_written_in_the_official_columns(tmp_path):
+    write(tmp_path / "rte", "train.jsonl", '{"seq1": "It rains.", "seq2": "It is wet.", "label": {"cls": 1}}')
+    options = TaskOptions(task_name="RTE", data_dir=str(tmp_path))
+    task = load_task(options)
+    rows = load_rows(options, task, "train")
+    path = save(task, options, rows)
+    assert path.read_text() == "sentence1\tsentence2\tlabel\nIt rains.\tIt is wet.\tnot_entailment\n"
+    assert_equal(load_augmented(task, options), rows)
+
+
 def test_own_data(tmp_path):
     train = write(tmp_path, "reviews.csv", "review,stars", '"a tab\there, a\nbreak",5', '"say ""no""",1')
     options = TaskOptions(train_file=str(train), text_column="review", label_column="stars")

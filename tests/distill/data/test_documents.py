@@ -36,6 +36,7 @@ def test_the_only_column_needs_no_name_and_numbers_are_names(tmp_path):
     assert list(read_documents(write(tmp_path, "a.csv", "sentence\none\n"))) == [("1", "one")]
     assert list(read_documents(write(tmp_path, "a.csv", "passage\none\n"), "passage")) == [("1", "one")]
     assert list(read_documents(write(tmp_path, "a.jsonl", '{"passage": "one"}\n'))) == [("1", "one")]
+    assert list(read_documents(write(tmp_path, "c.jsonl", '{"doc": {"body": "one"}}\n'))) == [("1", "one")]
     path = write(tmp_path, "b.jsonl", '{"id": 7, "body": "one"}\n')
     assert list(read_documents(path, "body", "id")) == [("7", "one")]
 

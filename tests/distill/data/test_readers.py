@@ -95,6 +95,18 @@ def test_jsonl_values_by_key(write):
     assert read_columns(path, ["q", "y", "n"])[0] == [["a", "tab\there"], ["true", "false"], ["1", "2.5"]]
 
 
+def test_keys_of_an_object_in_jsonl_are_columns(write):
+    row = {"q": "a", "label": {"cls": 1, "by": "me"}, "n": None}
+    path = write("a.jsonl", json.dumps(row) + "\n")
+    assert column_names(path) == ["q", "label.cls", "label.by", "n"]
+    assert read_columns(path, ["label.cls", "q"])[0] == [["1"], ["a"]]
+    offered = []
+    assert list(stream_columns(path, lambda names: offered.extend(names) or ["label.by"])) == [(1, ("me",))]
+    assert offered == ["q", "label.cls", "label.by", "n"]
+    for name in ("label", "q.cls", "label.no", "other.cls"):
+        assert f"{path}:1: " in refusal(read_columns, path, [name])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

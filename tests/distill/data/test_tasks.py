@@ -397,6 +397,69 @@ def test_qqp_keeps_its_known_empty_questions_and_says_so(tmp_path, capsys):
     assert "is empty" in refusal(load_rows, options(data_dir=str(tmp_path)), get_task("MRPC"), "dev")
 
 
+def published(*rows: tuple[str, str, int]) -> list[str]:
+    """Pairs as VIRT's data sets have them."""
+    return [json.dumps({"seq1": first, "seq2": second, "label": {"cls": label}}) for first, second, label in rows]
+
+
+@pytest.mark.parametrize("dev", ["dev.jsonl", "val.jsonl"])
+@pytest.mark.parametrize(("name", "split"), [("mnli", "dev_matched"), ("qqp", "dev"), ("rte", "dev"), ("boolq", "dev")])
+def test_pairs_published_as_jsonl(tmp_path, name, split, dev):
+    lay(tmp_path / name, "train.jsonl", *published(("a", "b", 1), ("c", "d", 0)))
+    lay(tmp_path / name, dev, *published(("e", "f", 0)))
+    lay(tmp_path / name, "test.jsonl", '{"seq1": "g", "seq2": "h"}')
+    for root in (tmp_path, tmp_path / name):
+        given = options(task_name=name, data_dir=str(root))
+        task = load_task(given)
+        assert (task.name, task.labels) == (get_task(name).name, get_task(name).labels)
+        assert (task.dev_splits, task.test_splits) == ((split,), (split.replace("dev", "test"),))
+        rows = [load_rows(given, task, split) for split in task.splits]
+        assert [(part.text_a, part.text_b) for part in rows] == [
+            (["a", "c"], ["b", "d"]), (["e"], ["f"]), (["g"], ["h"]),
+        ]  # fmt: skip
+        assert rows[0].labels.tolist() == [1, 0] and rows[1].labels.tolist() == [0] and rows[2].labels is None
+        more = read_texts(given, task, lay(tmp_path, "more.jsonl", '{"seq1": "i", "seq2": "j"}'))
+        assert (more.text_a, more.text_b) == (["i"], ["j"])
+    assert refusal(load_rows, given, get_task("MNLI" if name == "rte" else "RTE"), "train").startswith("--data_dir ")
+
+
+def test_the_tasks_own_files_are_read_before_published_pairs(tmp_path):
+    head = "index\tsentence1\tsentence2\tgold_label"
+    for split in ("train", "dev_matched", "dev_mismatched"):
+        lay(tmp_path / "MNLI", f"{split}.tsv", head, "0\tofficial\tb\tneutral")
+    lay(tmp_path / "MNLI", "dev.jsonl", *published(("published", "b", 1)))
+    given = options(task_name="MNLI", data_dir=str(tmp_path))
+    task = load_task(given)
+    assert task == get_task("MNLI") and load_rows(given, task, "dev_matched").text_a == ["official"]
+    # One layout for all splits: a file that is missing is not taken from the other.
+    (tmp_path / "MNLI" / "dev_matched.tsv").unlink()
+    assert "dev_matched.tsv: no such file" in refusal(load_rows, given, task, "dev_matched")
+
+
+def test_empty_texts_of_published_pairs_are_those_of_the_official_rows(tmp_path, capsys):
+    for name in ("qqp", "rte", "boolq"):
+        path = lay(tmp_path / name, "train.jsonl", *published(("a", "b", 0), ("c", "", 1)))
+        given = options(task_name=name, data_dir=str(tmp_path))
+        if name == "qqp":
+            assert load_rows(given, load_task(given), "train").text_b == ["b", ""]
+            assert f"{path}: 1 of 2 rows have one empty text; they are kept" in capsys.readouterr().out
+        else:
+            message = refusal(load_rows, given, load_task(given), "train")
+            assert message == f"{path}:2: the text in 'seq2' is empty; fill it or remove the row"
+
+
+def test_published_pairs_that_are_not_there(tmp_path):
+    path = lay(tmp_path / "rte", "train.jsonl", *published(("a", "b", 0)))
+    given = options(task_name="rte", data_dir=str(tmp_path))
+    message = refusal(load_rows, given, load_task(given), "dev")
+    assert message == f"{path.with_name('val.jsonl')}: no such file, nor dev.jsonl beside it (the dev split of RTE)"
+    # Tasks of one text and scores are not published so.
+    for name in ("SST-2", "STS-B"):
+        lay(tmp_path / name, "dev.jsonl", *published(("a", "b", 0)))
+        given = options(task_name=name, data_dir=str(tmp_path))
+        assert refusal(load_rows, given, load_task(given), "dev").startswith(f"{tmp_path / name}/dev.tsv: no such file")
+
+
 def paddlenlp_with(monkeypatch, load_dataset):
     package, datasets = ModuleType("paddlenlp"), ModuleType("paddlenlp.datasets")
     datasets.load_dataset = load_dataset
@@ -483,6 +546,21 @@ def test_own_data_by_flags(tmp_path):
     assert not load_task(single).pair
     half = options(train_file=str(path), text_pair_column="doc", label_column="grade")
     assert load_rows(half, load_task(half), "train").text_a == ["t1", "t2", "t3"]
+
+
+def test_own_pairs_in_the_published_form(tmp_path):
+    path = lay(tmp_path, "my.jsonl", *published(("a", "b", 1), ("c", "d", 0)))
+    test = lay(tmp_path, "test.jsonl", *published(("e", "f", 1)))
+    columns = {"text_column": "seq1", "text_pair_column": "seq2", "label_column": "label.cls"}
+    given = options(train_file=str(path), test_file=str(test), **columns)
+    task = load_task(given)
+    assert task.pair and task.labels == ("0", "1")
+    rows = load_rows(given, task, "train")
+    assert (rows.text_a, rows.text_b, rows.labels.tolist()) == (["a", "c"], ["b", "d"], [1, 0])
+    assert load_rows(given, task, "test").labels.tolist() == [1]
+    found = "(columns found: seq1, seq2, label.cls)"
+    given = options(train_file=str(path), **columns | {"label_column": "label"})
+    assert refusal(load_task, given) == f"--label_column label: no such column in {path} {found}"
 
 
 def test_own_labels_that_are_words_are_sorted_as_words(tmp_path):
