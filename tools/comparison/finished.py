@@ -73,9 +73,13 @@ def require_results(models: Sequence[dict[str, Any]]) -> None:
 
 
 def arms(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Runs of all seeds of the model in `folder`, and its control arms."""
-    control = folder / "control"
-    return [folder, *sorted(control.glob("distilled_seed-*"))], sorted(control.glob("alone_seed-*"))
+    """Runs of all seeds of the model in `folder`, and its control arms, both by rising seed."""
+
+    def seed(run: Path) -> int:
+        return int(run.name.rpartition("-")[2])
+
+    distilled, alone = (sorted((folder / "control").glob(f"{arm}_seed-*"), key=seed) for arm in ("distilled", "alone"))
+    return [folder, *distilled], alone
 
 
 def gather(models: Sequence[dict[str, Any]], timed: "Task") -> list[dict[str, Any]]:
