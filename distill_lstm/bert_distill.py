@@ -115,9 +115,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
         this_run.finish(task=task.name, train_rows=len(copies), **facts)
         return folder
 
-    name = data.run_name(args, "bert-distilled_lstm", args.alpha)
-    folder = Path(args.output_dir or naming.student_dir("distilled_lstm", task.name, name))
+    folder = Path(args.output_dir or naming.student_dir("distilled_lstm", task.name, run_name(args)))
     return run_arms(train, folder, args, task)
+
+
+def run_name(args: DistillArgs) -> str:
+    """The published spelling."""
+    rates = {"epochs": args.num_train_epochs, "learning_rate": args.learning_rate, "weight_decay": args.weight_decay}
+    return naming.run_id("bert-distilled_lstm", **rates, alpha=args.alpha)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from distill import naming
 from distill.data.augment import Augmentation, Classes, UnitTable, augment, expand
 from distill.data.ragged import Ragged
 from distill.data.readers import Rows
@@ -199,14 +198,3 @@ def answer(student: BiLSTM, reader: Reader, rows: Rows, batch_size: int) -> Call
         return predict(student, reader.texts(texts.text_a, texts.text_b), batch_size)
 
     return logits
-
-
-def run_name(args: StudentArgs, prefix: str, alpha: float | None = None) -> str:
-    """The run's name in its default folder; alpha is the teacher's weight."""
-    return naming.run_id(
-        prefix,
-        epochs=args.num_train_epochs,
-        learning_rate=args.learning_rate,
-        weight_decay=args.weight_decay,
-        alpha=alpha,
-    )

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return evaluate_splits(lambda texts: bilstm.predict(student, texts, args.eval_batch_size), dev, task)
 
     # 6. Fit.
-    folder = Path(args.output_dir or naming.student_dir("bilstm_alone", task.name, data.run_name(args, "bilstm")))
+    folder = Path(args.output_dir or naming.student_dir("bilstm_alone", task.name, run_name(args)))
     content = {"rows": rows["train"].digest()}
     this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
     if this_run.finished:
@@ -74,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         report(folder, dev_scores, answer, len(texts), task, student, weights, args.eval_batch_size, args.seed)
     this_run.finish(task=task.name, train_rows=len(train), real_token_share=round(plan.real_share(0), 4))
     return folder
+
+
+def run_name(args: StudentArgs) -> str:
+    """As the distilled ones are called."""
+    rates = {"epochs": args.num_train_epochs, "learning_rate": args.learning_rate, "weight_decay": args.weight_decay}
+    return naming.run_id("bilstm", **rates)
 
 
 if __name__ == "__main__":

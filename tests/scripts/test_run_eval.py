@@ -139,12 +139,6 @@ def test_scripts_are_three_lines_that_call_one_tool():
         assert method_of(script) in evaluate.TRAINED_BY and os.access(SCRIPTS / script, os.X_OK)
 
 
-@pytest.mark.parametrize(("method", "recipe"), evaluate.TRAINED_BY.items())
-def test_recipes_save_where_the_scripts_look(method, recipe):
-    source = (SCRIPTS.parent / recipe).read_text(encoding="utf-8")
-    assert ("naming.teacher_dir(" if method == "teacher" else f'naming.student_dir("{method}", ') in source
-
-
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command[:3]))
 def test_published_command(command, root, capsys):
     script, *words = command
