@@ -124,6 +124,49 @@ _HEADERS = {  # (labelled splits, test)
 }
 
 
+_PARSES = "sentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
+_TEXTS = f"index\tpromptID\tpairID\tgenre\t{_PARSES}\tsentence1\tsentence2"
+MNLI = {
+    "train": f"{_TEXTS}\tlabel1\tgold_label",
+    "dev": f"{_TEXTS}\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label",
+    "test": _TEXTS,
+}
+"""The columns of MNLI's files by kind of split."""
+
+
+def make_task_data(path: str | Path, task: str, rows: int = 12) -> Path:
+    """Write `path`/TASK with the official files of CoLA, QQP, MNLI or BoolQ: `rows` rows in train, half as many in the
+    first dev file, one more in MNLI's second.
+
+    Row i has class i modulo their number; a word of NEGATIVE, POSITIVE or PARAPHRASE in the first text says so. As in
+    the official data, a training row of QQP has no second question, and CoLA's files have no header. Returns `path`.
+    """
+    from distill.data.tasks import get_task
+
+    labels, dev_splits = get_task(task).labels, get_task(task).dev_splits
+    folder = Path(path) / task
+    folder.mkdir(parents=True)
+    rng, seen = np.random.default_rng(0), set[str]()
+    for number, split in enumerate(("train", *dev_splits)):
+        header = {"QQP": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "MNLI": MNLI[split.partition("_")[0]]}
+        lines = [header[task]] if task in header else []
+        for i in range(rows if number == 0 else rows // 2 + number - 1):
+            label, deciding = labels[i % len(labels)], (NEGATIVE, POSITIVE, PARAPHRASE)[i % len(labels)]
+            a, b = _sentence(rng, seen, deciding), _sentence(rng, seen, ())
+            if task == "CoLA":
+                lines.append(f"gj04\t{label}\t{'' if label == '1' else '*'}\t{a}")
+            elif task == "QQP":
+                lines.append(f"{i}\t{2 * i}\t{2 * i + 1}\t{a}\t{'' if (split, i) == ('train', 1) else b}\t{label}")
+            elif task == "MNLI":
+                given = [label] * (2 if split == "train" else 6)
+                lines.append("\t".join([str(i), "1", "1n", "fiction", "(", "(", "(", "(", a, b, *given]))
+            else:
+                lines.append(json.dumps({"question": a, "passage": b, "idx": i, "label": label == "true"}))
+        name = {("BoolQ", "train"): "train.jsonl", ("BoolQ", "dev"): "val.jsonl"}.get((task, split), f"{split}.tsv")
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Path(path)
+
+
 def _sentence(rng: np.random.Generator, seen: set[str], deciding: Sequence[str]) -> str:
     while True:
         words = [str(w) for w in rng.choice(FILLERS, rng.integers(2, 9))] + [str(rng.choice(NOUNS))]

@@ -2,10 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from tests.recipes import runs
-from tests.tiny import make_bert_folder, make_glue_data
+from tests.tiny import SPECIAL, make_bert_folder, make_glue_data
+
+CHINESE = {1: ("好看", "喜欢", "精彩", "满意"), 0: ("难看", "讨厌", "无聊", "失望")}
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +27,23 @@ def data_dir(home):
     for task in ("SST-2", "MRPC", "STS-B"):
         make_glue_data(home / "data", task, rows=96)
     return home / "data"
+
+
+@pytest.fixture(scope="session")
+def chinese(home):
+    """(data_dir, teacher): ChnSentiCorp's layout with 40 rows and a BERT that knows their characters."""
+    folder = home / "zh" / "ChnSentiCorp"
+    folder.mkdir(parents=True)
+    rng, texts = np.random.default_rng(0), []
+    for split, rows in (("train", 40), ("dev", 16), ("test", 16)):
+        lines = ["label\ttext_a"]
+        for i in range(rows):
+            word, thing = rng.choice(CHINESE[i % 2]), rng.choice(["电影", "酒店", "服务", "故事"])
+            texts.append(f"这家{thing}非常{word}，我们第{i}次来。")
+            lines.append(f"{i % 2}\t{texts[-1]}")
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    vocabulary = [*SPECIAL, *sorted(set("".join(texts))), *(f"##{digit}" for digit in range(10))]
+    return home / "zh", make_bert_folder(home / "zh" / "teacher", layers=1, hidden=16, vocab=vocabulary)
 
 
 @pytest.fixture(scope="session")

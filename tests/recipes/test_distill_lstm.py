@@ -22,27 +22,8 @@ from distill_lstm.args import DistillArgs, StudentArgs
 from models import bilstm
 from models.bilstm import BiLSTMConfig
 from tests.recipes.runs import lstm, metrics, read
-from tests.tiny import SPECIAL, make_bert_folder
 
 STILL = ("--lr", "1e-30", "--num_train_epochs", 1)  # the weights stay what they were at the start, zeros within 1e-25
-CHINESE = {1: ("好看", "喜欢", "精彩", "满意"), 0: ("难看", "讨厌", "无聊", "失望")}
-
-
-@pytest.fixture(scope="session")
-def chinese(home):
-    """(data_dir, teacher): ChnSentiCorp's layout with 40 rows and a BERT that knows their characters."""
-    folder = home / "zh" / "ChnSentiCorp"
-    folder.mkdir(parents=True)
-    rng, texts = np.random.default_rng(0), []
-    for split, rows in (("train", 40), ("dev", 16), ("test", 16)):
-        lines = ["label\ttext_a"]
-        for i in range(rows):
-            word, thing = rng.choice(CHINESE[i % 2]), rng.choice(["电影", "酒店", "服务", "故事"])
-            texts.append(f"这家{thing}非常{word}，我们第{i}次来。")
-            lines.append(f"{i % 2}\t{texts[-1]}")
-        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    vocabulary = [*SPECIAL, *sorted(set("".join(texts))), *(f"##{digit}" for digit in range(10))]
-    return home / "zh", make_bert_folder(home / "zh" / "teacher", layers=1, hidden=16, vocab=vocabulary)
 
 
 def task_rows(task, data_dir, split="train"):

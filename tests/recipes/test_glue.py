@@ -17,7 +17,7 @@ from distill.evaluation.evaluate import bert_forward, evaluating, predict
 from distill.options import TaskOptions
 from glue import run_bert_finetune, run_glue
 from tests.recipes.runs import glue, metrics, read, tree
-from tests.tiny import make_bert_folder
+from tests.tiny import MNLI, make_bert_folder
 
 RUN_FILES = {"run.yaml", "run.json", "metrics.jsonl", "results_eval.json", "dev_predictions.tsv", "vdl"}
 MODEL_FILES = {
@@ -196,15 +196,6 @@ def test_own_csv_with_string_labels(encoder, tmp_path):
     header, line = (folder / "own.tsv").read_text().splitlines()
     assert header == "index\tprediction" and line.split("\t")[1] in ("down", "level", "up")
     assert read(folder / "run.json")["task"] == "own"
-
-
-PARSES = "sentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
-TEXTS = f"index\tpromptID\tpairID\tgenre\t{PARSES}\tsentence1\tsentence2"
-MNLI = {
-    "train": f"{TEXTS}\tlabel1\tgold_label",
-    "dev": f"{TEXTS}\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label",
-    "test": TEXTS,
-}
 
 
 def test_mnli_has_two_dev_and_two_test_sets(encoder, tmp_path):

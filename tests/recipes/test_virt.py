@@ -29,7 +29,7 @@ from distill.tensors import load_tensors, save_tensors
 from models.dual_encoder import MODEL_TYPES, create_dual_encoder, load_dual_encoder, tower_inputs
 from models.predictor import read_run
 from tests.recipes.runs import interrupted, metrics, no_clock, read, refused
-from tests.tiny import FILLERS, NOUNS, make_bert_folder
+from tests.tiny import FILLERS, NOUNS, make_bert_folder, make_task_data
 from tools import compare, evaluate, export
 from virt import data, run_classifier_bipartition, sbert_distill
 from virt.args import BipartitionArgs, SbertDistillArgs
@@ -656,6 +656,41 @@ def test_glue_and_own_files(data_dir, tmp_path):
     own = ("--train_file", tmp_path / "own.tsv", "--dev_file", tmp_path / "own.tsv")
     task, rows = data.load_pairs(parse(BipartitionArgs, words(*own)))
     assert task.labels == ("no", "yes") and rows["dev"].text_b == ["the film", "the cast"]
+
+
+@pytest.mark.parametrize(
+    ("name", "dev", "classes"),
+    [("MNLI", {"dev_matched": 6, "dev_mismatched": 7}, 3), ("QQP", {"dev": 6}, 2), ("BoolQ", {"dev": 6}, 2)],
+)
+def test_official_files(name, dev, classes, tmp_path):
+    task, rows = load(name, make_task_data(tmp_path, name))
+    assert task == get_task(name) and {split: len(rows[split]) for split in rows} == {"train": 12} | dev
+    for found in rows.values():
+        assert found.labels.tolist() == [i % classes for i in range(len(found))]
+        assert all(found.text_a) and found.text_a != found.text_b
+    assert [i for i, text in enumerate(rows["train"].text_b) if not text] == ([1] if name == "QQP" else [])
+    assert rows["dev" if "dev" in dev else "dev_matched"].source.endswith(
+        {"MNLI": "MNLI/dev_matched.tsv", "QQP": "QQP/dev.tsv", "BoolQ": "BoolQ/val.jsonl"}[name]
+    )
+
+
+def test_own_pairs_from_end_to_end(encoder, tmp_path):
+    classes = ("same", "other", "open")
+    for split, n in (("train", 12), ("dev", 6)):
+        lines = [f'"a {NOUNS[i % 10]}, {split}",the {NOUNS[-1 - i % 10]},{classes[i % 3]}' for i in range(n)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["question,sentence,relation", *lines]) + "\n")
+    own = ("--train_file", tmp_path / "train.csv", "--dev_file", tmp_path / "dev.csv", "--label_column", "relation")
+    short = (*own, "--max_steps", 2)
+    teacher = run_classifier_bipartition.main(teaching(tmp_path, encoder, tmp_path / "teacher", "own", *short))
+    assert read(teacher / "config.json")["id2label"] == {"0": "open", "1": "other", "2": "same"}
+    argv = learning(tmp_path, teacher, tmp_path / "run", "own", *short, "--skip_teacher_check", "true")
+    folder = sbert_distill.main(argv)
+    student, facts, result = load_dual_encoder(folder), read(folder / "run.json"), read(folder / "results_eval.json")
+    assert (student.labels, student.lengths) == (("open", "other", "same"), (14, 18))
+    assert (facts["train_rows"], facts["steps"], result["rows"], result["metric"]) == (12, 2, 6, "accuracy")
+    found = load_predictions(folder)["dev"]
+    assert found.labels.tolist() == [2, 1, 0, 2, 1, 0] and found.logits.shape == (6, 3)
+    assert result["accuracy"] == pytest.approx((found.logits.argmax(axis=1) == found.labels).mean())
 
 
 @pytest.mark.parametrize(
