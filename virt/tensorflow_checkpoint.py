@@ -16,6 +16,7 @@ from distill.files import read_settings, sha256, write_atomic, write_json
 from distill.teachers.teacher import pair_settings
 from distill.tensors import save_tensors
 from distill.training.checkpoint import beside, replace_folder
+from distill.training.monitor import from_main
 from virt.args import PairOptions
 
 _NAMES = (
@@ -56,20 +57,24 @@ def converted(flag: str, prefix: str, args: PairOptions) -> Path:
     reading = f"{args.pooling_strategy} {args.lengths}"
     content = hashlib.sha256("".join([*map(sha256, files), reading]).encode()).hexdigest()
     folder = Path(args.cache_dir).expanduser() / "converted" / content[:16]
-    if folder.exists():
-        return folder
-    weights = paddle_weights(_read(flag, prefix))
-    if not any(name.startswith("bert.") for name in weights):
-        raise UserError(f"{flag} {prefix}: holds no BERT (no variable begins with bert/)")
-    own: dict[str, Any] = {"architectures": ["BertModel"]}
-    if "classifier.bias" in weights and args.lengths is not None:
-        own = pair_settings(args.pooling_strategy, PairLayout(*args.lengths))
-        own["id2label"] = {i: f"LABEL_{i}" for i in range(len(weights["classifier.bias"]))}
-    unfinished = beside(folder)
-    write_json(unfinished / "config.json", config | own | {"model_type": "bert"})
-    write_atomic(unfinished / "vocab.txt", "".join(f"{token}\n" for token in tokens))
-    save_tensors(unfinished / "model.safetensors", weights)
-    replace_folder(unfinished, folder)
+
+    def convert() -> None:
+        if folder.exists():
+            return
+        weights = paddle_weights(_read(flag, prefix))
+        if not any(name.startswith("bert.") for name in weights):
+            raise UserError(f"{flag} {prefix}: holds no BERT (no variable begins with bert/)")
+        own: dict[str, Any] = {"architectures": ["BertModel"]}
+        if "classifier.bias" in weights and args.lengths is not None:
+            own = pair_settings(args.pooling_strategy, PairLayout(*args.lengths))
+            own["id2label"] = {i: f"LABEL_{i}" for i in range(len(weights["classifier.bias"]))}
+        unfinished = beside(folder)
+        write_json(unfinished / "config.json", config | own | {"model_type": "bert"})
+        write_atomic(unfinished / "vocab.txt", "".join(f"{token}\n" for token in tokens))
+        save_tensors(unfinished / "model.safetensors", weights)
+        replace_folder(unfinished, folder)
+
+    from_main(convert)  # every rank would clear away the unfinished folder of the others
     return folder
 
 

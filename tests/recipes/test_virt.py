@@ -4,9 +4,12 @@ commands."""
 import functools
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -895,6 +898,47 @@ def test_a_checkpoint_is_converted_once(data_dir, encoder, pair_teachers, tmp_pa
     assert all((value.numpy() == expected[name].numpy()).all() for name, value in model.state_dict().items())
     student = load_bert(found.weights)
     assert (student.pooler.dense.weight.numpy() == expected["bert.pooler.dense.weight"].numpy()).all()
+
+
+# As much of tensorflow as is needed, for a process that another one starts; slow, so that ranks would meet.
+FAKE_TENSORFLOW = """import os, time, types
+from distill.tensors import load_tensors
+class Reader:
+    def __init__(self, prefix):
+        with open(f"{prefix}.asked", "a") as asked:
+            asked.write(os.environ["PADDLE_TRAINER_ID"])
+        self.variables = load_tensors(f"{prefix}.safetensors")
+        time.sleep(2)
+    def get_variable_to_shape_map(self):
+        return {name: list(array.shape) for name, array in self.variables.items()}
+    def get_tensor(self, name):
+        return self.variables[name]
+train = types.SimpleNamespace(load_checkpoint=Reader)
+"""
+
+
+def test_one_rank_converts_and_all_use_it(data_dir, tmp_path):
+    whole, prefix = make_bert_folder(tmp_path / "bert", layers=1), tmp_path / "google" / "bert_model.ckpt"
+    own = checkpoint(tmp_path / "google", whole)
+    variables = google_variables(whole)
+    del variables["global_step"]
+    save_tensors(f"{prefix}.safetensors", variables)
+    (tmp_path / "tensorflow.py").write_text(FAKE_TENSORFLOW)
+    more = ("--cache_dir", tmp_path / "cache", "--max_steps", 1)
+    argv = teaching(data_dir, prefix, tmp_path / "run", "MRPC", *own, *more)
+    launch = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "logs"))
+    script = Path(run_classifier_bipartition.__file__)
+    process = subprocess.run(
+        [sys.executable, *launch, str(script), *argv], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{script.parents[1]}"},
+    )  # fmt: skip
+    logs = "".join(path.read_text() for path in sorted((tmp_path / "logs").glob("workerlog.*")))
+    assert process.returncode == 0, process.stdout + process.stderr + logs
+    assert Path(f"{prefix}.asked").read_text() == "0"
+    assert read(tmp_path / "run" / "run.json")["finished"]
+    (converted,) = (tmp_path / "cache" / "converted").iterdir()
+    expected, found = (load_tensors(folder / "model.safetensors") for folder in (whole, converted))
+    assert all((expected[name] == found[name]).all() for name in expected)
 
 
 def test_a_checkpoint_without_tensorflow_is_refused(teachers, data_dir, tmp_path, monkeypatch):
