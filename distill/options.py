@@ -6,6 +6,7 @@ anything is loaded.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from simple_parsing import field
@@ -96,6 +97,8 @@ class TrainOptions:
         super_init = getattr(super(), "__post_init__", None)  # of the other shared options, in a class that has both
         if super_init is not None:
             super_init()
+        if self.output_dir:
+            self.output_dir = str(Path(self.output_dir).expanduser())
         if self.weight_decay and self.optimizer in ("adam", "adadelta"):
             raise UserError(f"--weight_decay {self.weight_decay}: acts with --optimizer adamw only; set it to 0")
 

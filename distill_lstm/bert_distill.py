@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     from distill.data.augmented import load_augmented
     from distill.data.batching import BucketBatches
+    from distill.data.readers import digests
     from distill.data.tasks import load_rows, load_task, read_texts
     from distill.evaluation.evaluate import Scores, evaluate_splits, report
     from distill.losses.soft_targets import hard_cross_entropy, label_mse, logit_mse
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     teacher.check(rows[task.dev_splits[0]])
     reader = data.make_reader(args, task, rows["train"], None if data.reads_words(args, task) else teacher.wordpiece)
     dev = data.dev_texts(rows, reader, task)
-    content = {"teacher": teacher.digest, "rows": rows["train"].digest()}
+    content = digests(rows) | {"teacher": teacher.digest}
 
     def train(folder: Path, seed: int, distilled: bool) -> Path:
         arm = dataclasses.replace(args, seed=seed, alpha=args.alpha if distilled else 0.0)
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             report(folder, dev_scores, answer, len(texts), task, student, weights, args.eval_batch_size, seed)
         facts = {"teacher_hit_rate": round(taught.hit_rate, 4)} if taught else {}
         facts["real_token_share"] = round(plan.real_share(0), 4)
-        this_run.finish(task=task.name, train_rows=len(copies), **facts)
+        this_run.finish(task=task.name, pair=task.pair, train_rows=len(copies), **facts)
         return folder
 
     folder = Path(args.output_dir or naming.student_dir("distilled_lstm", task.name, run_name(args)))

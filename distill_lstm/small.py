@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from paddle import Tensor
 
     from distill.data.batching import BucketBatches
+    from distill.data.readers import digests
     from distill.data.tasks import load_rows, load_task
     from distill.data.wordpiece import WordPiece
     from distill.encoders.folder import find_model
@@ -56,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     # 6. Fit.
     folder = Path(args.output_dir or naming.student_dir("bilstm_alone", task.name, run_name(args)))
-    content = {"rows": rows["train"].digest()}
-    this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
+    this_run = Run(folder, settings(args) | digests(rows), args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
         return folder
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         texts, weights = rows[task.dev_splits[0]], this_run.best_dir / "model.safetensors"
         answer = data.answer(student, reader, texts, args.eval_batch_size)
         report(folder, dev_scores, answer, len(texts), task, student, weights, args.eval_batch_size, args.seed)
-    this_run.finish(task=task.name, train_rows=len(train), real_token_share=round(plan.real_share(0), 4))
+    share = round(plan.real_share(0), 4)
+    this_run.finish(task=task.name, pair=task.pair, train_rows=len(train), real_token_share=share)
     return folder
 
 

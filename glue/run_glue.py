@@ -24,11 +24,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from paddle import Tensor
 
     from distill.data.batching import BucketBatches
-    from distill.data.readers import Rows, shortened
-    from distill.data.tasks import load_rows, load_task, submission_name, write_submission
+    from distill.data.readers import Rows, digests
+    from distill.data.tasks import label_complaint, load_rows, load_task, submission_name, write_submission
     from distill.data.wordpiece import Encoded, WordPiece, report_cut
     from distill.encoders.folder import find_model, load_bert, save_bert, save_pdparams_beside
     from distill.evaluation.evaluate import bert_forward, evaluate_splits, evaluating, predict, report
+    from distill.files import sha256
     from distill.losses.soft_targets import hard_cross_entropy, label_mse
     from distill.training.fit import Batches, fit
     from distill.training.monitor import Run
@@ -80,9 +81,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         folder = Path(args.output_dir or found.folder)
         if (folder / "run.yaml").exists() and folder.resolve() != found.folder.resolve():
             raise UserError(f"--output_dir {folder}: holds a run, whose results would be lost; choose another one")
-        if found.labels and found.labels != task.labels and sorted(found.labels) == sorted(task.labels):
-            order = f"({shortened(found.labels)}) than {task.name} ({shortened(task.labels)})"
-            raise UserError(f"{found.folder}: its labels are in another order {order}; train it on this task first")
+        if found.labels and (complaint := label_complaint(found.labels, task)):
+            raise UserError(f"{found.folder}: {complaint}; train it on this task first")
         if runtime.is_main():
             evaluate(folder, found.weights)
         return folder
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 6. Fit.
     rates = {"epochs": args.num_train_epochs, "learning_rate": args.learning_rate, "weight_decay": args.weight_decay}
     folder = Path(args.output_dir or naming.teacher_dir(task.name, naming.run_id(task.name, **rates)))
-    content = {"rows": rows["train"].digest()}
+    content = digests(rows) | {"start": sha256(found.weights)}
     this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
@@ -110,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         model = load_bert(this_run.best_dir, task.num_outputs, head="stored")
         evaluate(folder, this_run.best_dir / "model.safetensors")
         save_pdparams_beside(this_run.best_dir)
-    this_run.finish(task=task.name, train_rows=len(train), real_token_share=round(plan.real_share(0), 4))
+    share = round(plan.real_share(0), 4)
+    this_run.finish(task=task.name, pair=task.pair, train_rows=len(train), real_token_share=share)
     return folder
 
 

@@ -42,7 +42,9 @@ class StoreWriter:
     """
 
     def __init__(self, folder: str | Path, about: Mapping[str, Any], overwrite: bool = False) -> None:
-        self._folder = _named(folder)
+        self._folder = Path(folder).resolve()  # beside it stands what it is to become
+        if self._folder.is_mount():
+            raise UserError(f"{folder}: a mount, which cannot be exchanged as a whole; choose a folder in it")
         self._unfinished = _unfinished(self._folder)
         self._mark = self._unfinished / "unfinished.json"
         self._state: dict[str, Any] = {"about": dict(about), "documents": 0, "bytes": [0] * len(_FILES)}
@@ -118,13 +120,8 @@ class StoreWriter:
         """Put the store in its place."""
         with disk_errors(self._folder):
             write_json(self._unfinished / "store.json", self._state)
-            self._mark.unlink()
             replace_folder(self._unfinished, self._folder)
-
-
-def _named(folder: str | Path) -> Path:
-    """Beside a folder stands what it is to become, so `.` is taken by its name."""
-    return Path(folder) if Path(folder).name else Path(folder).resolve()
+            (self._folder / self._mark.name).unlink()
 
 
 def _unfinished(folder: Path) -> Path:
@@ -138,7 +135,7 @@ class DocumentStore:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = _named(folder)
+        self.folder = Path(folder).resolve()
         mark = self.folder / "store.json"
         if not mark.is_file():
             begun = _unfinished(self.folder).exists()

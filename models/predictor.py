@@ -101,8 +101,13 @@ def trained_length(folder: str | Path) -> int:
     return read_run(folder).get("max_seq_length") or 128
 
 
-def trained_pair(run_settings: Mapping[str, Any]) -> bool | None:
-    """Whether a BERT, which would read both, was trained on two texts; None where its run.yaml does not say it."""
+def trained_pair(folder: str | Path) -> bool | None:
+    """Whether a BERT, which would read both, was trained on two texts; None where its folder does not say it."""
+    facts = Path(folder) / "run.json"
+    found: bool | None = read_json(facts).get("pair") if facts.is_file() else None
+    if found is not None:
+        return found
+    run_settings = read_run(folder)
     if run_settings.get("train_file"):
         return True if run_settings.get("text_pair_column") else None
     return get_task(run_settings["task_name"]).pair if run_settings.get("task_name") else None

@@ -36,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.teachers.vectors import teacher_vectors
     from distill.training.collapse import spread_scores, teacher_scale
     from distill.training.fit import Batches, fit
-    from distill.training.monitor import Run
+    from distill.training.monitor import Run, refuse_loss
     from models.sentence_encoder import load_sentence_encoder
     from multistage.data import TEST_FOLDER, Texts, load_teacher
     from multistage.losses import pair_losses
-    from multistage.student import create_student
+    from multistage.student import create_student, weight_file
 
     # 2. Task and data.
     texts = Texts(config, flags.data_dir, flags.do_test)
@@ -67,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return parts(source, student(*batch["target"]), batch)
 
     # 6. Fit, with the teacher's vectors from its cache.
+    if flags.checkpoint:
+        refuse_loss(folder, "--checkpoint", weight_file(flags.checkpoint))
+    for key in ("student_model_path", "emb_ckp_path"):
+        if config["model", key]:
+            refuse_loss(folder, f"[model] {key}", config.place("model", key, folder))
     content = {"teacher": digest, "rows": texts.digest(), "student": origin, "seed": flags.seed}
     this_run = Run(folder, config.settings() | content, flags.overwrite, COSMETIC)
     if this_run.finished:

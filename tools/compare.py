@@ -149,6 +149,8 @@ def _check_training(args: CompareArgs) -> None:
         raise UserError("--teacher needs --budget_minutes, the time for all training, or --max_steps of each student")
     if args.output_dir is None:
         raise UserError("--teacher needs --output_dir, a new folder for the students and the report")
+    if args.name in ("plan", "analysis"):
+        raise UserError(f"--name {args.name}: a file of the comparison itself is called so; choose another name")
 
 
 def _teacher(flag: str, path: str, task: "Task", of_pairs: bool) -> "ModelFolder":
@@ -175,12 +177,13 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     runtime.start(args.device)
     from distill.data.tasks import load_rows, load_task
     from distill.files import sha256
+    from models.predictor import trained_length
     from tools.comparison import plan as planned
 
     # What is to be done, checked as far as it can be before the first step.
-    args.max_seq_length = args.max_seq_length or 128
     task, home = load_task(args), Path(args.output_dir)
     teacher = _teacher("--teacher", args.teacher_path, task, False)
+    args.max_seq_length = args.max_seq_length or trained_length(teacher.folder)
     rows = {split: load_rows(args, task, split) for split in ("train", task.dev_splits[0])}
     teacher.check_length(args.max_seq_length)
     layers = planned.student_layers(teacher.config["num_hidden_layers"], args.student_layers)

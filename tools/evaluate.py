@@ -44,6 +44,7 @@ class EvaluateArgs(TaskOptions, RuntimeOptions):
         default_factory=list, positional=True, nargs="*", help="folder of a model; with --method: GPU TASK MODEL_ID"
     )
     method: str | None = option(None, "what kind of model the MODEL_ID is of", choices=tuple(TRAINED_BY))
+    task_name: str | None = option(None, "task; without it that of the model's run.json")
     max_seq_length: int | None = option(
         None, "longest input of a BERT in tokens; without it that of its run.yaml, or 128", low=4
     )
@@ -65,12 +66,26 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     from distill.evaluation.evaluate import evaluate_splits, report
     from distill.evaluation.metrics import score
     from distill.files import read_json, write_json
-    from models.predictor import open_folder
+    from models.predictor import open_folder, trained_pair
 
-    task = load_task(args)
-    folder = find(args.method, task.name, args.model[2:]) if args.method else Path(args.model[0])
+    if args.method:
+        task = load_task(args)
+        folder = find(args.method, task.name, args.model[2:])
+    else:
+        folder = Path(args.model[0])
+        args.task_name = args.task_name or trained_task(folder, args)
+        task = load_task(args)
+    facts = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    place = Path(args.result_dir or folder)
+    if facts.get("task", task.name) != task.name and place.resolve() == folder.resolve():
+        of = facts["task"]
+        raise UserError(
+            f"{folder}: a run for {of}, not for {task.name}; pass --task_name {of}, or --result_dir to keep its own "
+            "results"
+        )
     predictor = open_folder(folder, args.max_seq_length)
-    if predictor.pair not in (None, task.pair):
+    reads_pairs = trained_pair(folder) if predictor.pair is None else predictor.pair
+    if reads_pairs not in (None, task.pair):
         kinds = ("one text", "two texts")
         raise UserError(f"{folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
     if complaint := label_complaint(predictor.labels, task):
@@ -90,8 +105,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     dev = {split: (rows[split], np.asarray(rows[split].labels)) for split in task.dev_splits}
     first = rows[task.dev_splits[0]]
-    facts = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    place = Path(args.result_dir or folder)
     scores = evaluate_splits(logits, dev, task)
     report(
         place, lambda: scores, lambda chosen: logits(first.take(chosen)), len(first), task, predictor.model,
@@ -140,6 +153,19 @@ def read_words(args: EvaluateArgs) -> bool:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         return True
     return False
+
+
+def trained_task(folder: Path, args: EvaluateArgs) -> str:
+    """The task of the run in `folder`, or of the rows that are given; UserError where neither says it."""
+    from distill.files import read_json
+
+    if args.train_file or args.dev_file or args.test_file:
+        return "own"
+    facts = folder / "run.json"
+    task = read_json(facts).get("task") if facts.is_file() else None
+    if not task:
+        raise UserError(f"--task_name is needed: no run.json in {folder} says for which task it was trained")
+    return str(task)
 
 
 def find(method: str, task: str, model_id: Sequence[str]) -> Path:

@@ -124,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     if args.variant == "bf16":
         inference.require("bf16")
-    target = Path(args.output_dir or Path(args.folder) / "bundle").expanduser().absolute()
+    target = Path(args.output_dir or Path(args.folder) / "bundle").expanduser().resolve()
+    if target.is_mount():
+        raise UserError(f"--output_dir {target}: a mount, which cannot be exchanged as a whole; choose a folder in it")
     checkpoint.recover_folder(target)
     if target.exists() and not is_bundle(target):
         raise UserError(f"--output_dir {target}: exists and is no bundle; choose another folder")
@@ -215,7 +217,7 @@ def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows")
     else:
         source = open_bert(folder, longest, args.max_seq_length is not None, pair)
     reads_pairs = source.settings["pair"]
-    if args.rows and source.settings["reads"] == "bert" and (trained := trained_pair(run_settings)) is not None:
+    if args.rows and source.settings["reads"] == "bert" and (trained := trained_pair(folder)) is not None:
         reads_pairs = trained
     if source.settings["kind"] != "vectors" and reads_pairs != pair:
         needed, there = ("two texts" if two else "one text" for two in (reads_pairs, pair))

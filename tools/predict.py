@@ -138,7 +138,7 @@ def _bundle(folder: str, batch_size: int) -> Model:
 
 def _folder(folder: str, batch_size: int, max_length: int | None, device: str) -> Model:
     runtime.start(device)
-    from models.predictor import open_folder, read_run, trained_pair
+    from models.predictor import open_folder, trained_pair
 
     predictor = open_folder(folder, max_length)
     logits = predictor.logits
@@ -150,7 +150,7 @@ def _folder(folder: str, batch_size: int, max_length: int | None, device: str) -
         nonlocal logits
         logits = predictor.fastest(*columns(rows), batch_size)
 
-    pair = trained_pair(read_run(folder)) if predictor.pair is None else predictor.pair
+    pair = trained_pair(folder) if predictor.pair is None else predictor.pair
     return Model(pair, answers, many)
 
 

@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
     from distill.data.batching import BucketBatches
     from distill.data.pairs import PairLayout
+    from distill.data.readers import digests
     from distill.data.wordpiece import WordPiece
     from distill.encoders.folder import load_bert
     from distill.files import sha256
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     rates = {"epochs": int(args.num_train_epochs), "learning_rate": args.learning_rate}
     name = naming.run_id(f"{task.name}_bipartition", **rates, weight_decay=args.weight_decay)
     folder = Path(args.output_dir or naming.teacher_dir(task.name, name))
-    content = {"rows": rows["train"].digest(), "start": sha256(found.weights)}
+    content = digests(rows) | {"start": sha256(found.weights)}
     this_run = Run(folder, settings(args) | content, args.overwrite, cosmetic(args))
     if this_run.finished:
         runtime.log(f"{folder} holds this run, finished; --overwrite trains it again")
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if runtime.is_main():
         best, _ = load_pair_bert(this_run.best_dir, task.num_outputs)
         dev.report(folder, best, data.joint_answer(best), this_run.best_dir / "model.safetensors", args.seed)
-    this_run.finish(task=task.name, train_rows=len(texts), real_token_share=round(plan.real_share(0), 4))
+    share = round(plan.real_share(0), 4)
+    this_run.finish(task=task.name, pair=task.pair, train_rows=len(texts), real_token_share=share)
     return folder
 
 

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from paddle import Tensor
 
     from distill.data.batching import BucketBatches
+    from distill.data.readers import digests
     from distill.data.wordpiece import WordPiece
     from distill.encoders.folder import load_bert
     from distill.files import sha256
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     texts, labels = teacher.encode(rows["train"]), rows["train"].labels
     data.report_cut_texts(texts)
     dev = data.PairDev(rows, layout, wordpiece, task, args.eval_batch_size)
-    content = {"teacher": teacher.digest, "rows": rows["train"].digest(), "start": sha256(start.weights)}
+    content = digests(rows) | {"teacher": teacher.digest, "start": sha256(start.weights)}
 
     def create(seed: int) -> DualEncoder:
         return create_dual_encoder(args.model_type, load_bert(start.weights), task.num_outputs, **shape, seed=seed)
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if runtime.is_main():
             best = load_dual_encoder(this_run.best_dir)
             dev.report(folder, best, best, this_run.best_dir / "model.safetensors", seed)
-        this_run.finish(task=task.name, train_rows=len(texts))
+        this_run.finish(task=task.name, pair=task.pair, train_rows=len(texts))
         return folder
 
     return run_arms(train, Path(args.output_dir or naming.student_dir("virt", task.name, run_name(args))), args, task)

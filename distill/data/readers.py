@@ -11,7 +11,7 @@ import contextlib
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -157,6 +157,11 @@ def stream_columns(
         rows = _table_rows(path, names, header, short_row_help, kind, stream)
     for number, values in rows:
         yield number, tuple(map(str.strip, values))
+
+
+def digests(rows: Mapping[str, Rows]) -> dict[str, str]:
+    """What rows a run is made of: the digest of each split, `rows` that of train, `rows_SPLIT` those of the others."""
+    return {"rows" if split == "train" else f"rows_{split}": found.digest() for split, found in rows.items()}
 
 
 def read_rows(

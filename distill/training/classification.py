@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 from distill import runtime
 from distill.cli import cosmetic, settings
 from distill.data.batching import BucketBatches
-from distill.data.readers import Rows
+from distill.data.readers import Rows, digests
 from distill.data.tasks import load_rows, load_task
 from distill.data.wordpiece import report_cut
 from distill.encoders.folder import save_bert
@@ -41,7 +41,7 @@ class Classification:
         self.texts, self.labels = self.teacher.encode(rows["train"]), np.asarray(rows["train"].labels)
         report_cut("training rows", self.texts.cut, f"--max_seq_length {args.max_seq_length}")
         self.dev = BertDev(rows, self.teacher.wordpiece, self.task, args)
-        self.content: dict[str, str | None] = {"teacher": self.teacher.digest, "rows": rows["train"].digest()}
+        self.content: dict[str, str | None] = {**digests(rows), "teacher": self.teacher.digest}
 
     def plan(self, options: Any) -> BucketBatches:
         """The batches of `options.seed`: the same whatever is trained on them."""
@@ -114,4 +114,4 @@ class Classification:
         if scored and runtime.is_main():
             self.dev.report(run.output_dir, run.best_dir / "model.safetensors", options.seed)
         share = round(plan.real_share(0), 4)
-        run.finish(task=self.task.name, train_rows=len(self.texts), real_token_share=share)
+        run.finish(task=self.task.name, pair=self.task.pair, train_rows=len(self.texts), real_token_share=share)

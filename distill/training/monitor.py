@@ -84,12 +84,8 @@ class Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output_dir {folder}: is a file, not a folder")
         for name, value in self.settings.items():
-            if (
-                (name.endswith("_path") or name.startswith("init_checkpoint"))
-                and value
-                and _folder_of(value) == folder.resolve()
-            ):
-                raise UserError(f"--output_dir {folder}: is the folder of --{name}; choose another one")
+            if (name.endswith("_path") or name.startswith("init_checkpoint")) and value:
+                refuse_loss(folder, f"--{name}", value)
         facts: dict[str, Any] = {"finished": False}
         content = [p for p in folder.iterdir() if not p.name.endswith(".tmp")] if folder.exists() else []
         if path.exists():
@@ -106,8 +102,11 @@ class Run:
         elif content and not overwrite:
             found = f"is not empty ({content[0].name}) and holds no run.yaml"
             raise UserError(f"--output_dir {folder}: {found}; choose another --output_dir or pass --overwrite")
-        elif content:
-            self._delete_own([])
+        elif foreign := [entry.name for entry in content if entry.name in _OWN]:
+            raise UserError(
+                f"--output_dir {folder}: holds {foreign[0]}, which a run would replace, and no run.yaml says that one "
+                "made it; move it away, or choose another --output_dir"
+            )
         for unfinished in folder.glob(".*.tmp"):  # of a process that was killed while writing it
             if unfinished.is_file():
                 unfinished.unlink()
@@ -356,7 +355,15 @@ def from_main(call: Callable[[], Any]) -> Any:
     return value
 
 
-def _folder_of(path: str) -> Path:
+def refuse_loss(folder: Path, name: str, place: str | Path) -> None:
+    """Raise UserError where a run in `folder` would replace the model at `place`; `name` is its flag or key."""
+    at, home = _folder_of(place), folder.resolve()
+    if at == home or (home in at.parents and at.relative_to(home).parts[0] in _OWN):
+        what = "is the folder" if at == home else "holds the model"
+        raise UserError(f"--output_dir {folder}: {what} of {name}; choose another one")
+
+
+def _folder_of(path: str | Path) -> Path:
     """The folder itself, or that of a file."""
     place = Path(path).expanduser().resolve()
     return place.parent if place.is_file() else place

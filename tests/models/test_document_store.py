@@ -104,6 +104,19 @@ def test_an_empty_folder_becomes_a_store(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
 
 
+def test_a_link_stays_and_a_mount_is_refused(tmp_path, monkeypatch):
+    write(tmp_path / "v1", ("a", vectors(2))).finish()
+    (tmp_path / "current").symlink_to("v1")
+    writer = StoreWriter(tmp_path / "current", {**ABOUT, "corpus": "another"}, overwrite=True)
+    writer.add(["b"], [vectors(3)])
+    writer.finish()
+    assert (tmp_path / "current").is_symlink() and DocumentStore(tmp_path / "v1").names == ["b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "v1"]
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == (tmp_path / "v1").resolve())
+    with pytest.raises(UserError, match="a mount, which cannot be exchanged as a whole; choose a folder in it"):
+        StoreWriter(tmp_path / "v1", ABOUT)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

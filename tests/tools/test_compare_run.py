@@ -243,6 +243,7 @@ def test_a_recipe_that_fails_is_named_with_its_command(home, tmp_path):
         (("--max_steps", 1, "--max_seq_length", 65), "reads at most 64 tokens"),
         (("--max_steps", 1, "--pair_teacher", "HOME/teacher"), "teacher: not a teacher such as virt/run_classifier"),
         (("--max_steps", 1, "--teacher", "HOME/pairs"), "pairs: not a teacher such as glue/run_glue.py makes; that is"),
+        (("--max_steps", 1, "--name", "plan"), "--name plan: a file of the comparison itself is called so"),
         (("--max_steps", 1, "--folders", "a"), "give a YAML of the models, or --folders, or --teacher"),
     ],
 )

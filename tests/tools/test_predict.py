@@ -20,6 +20,7 @@ from distill.data.words import WordVocab
 from distill.errors import UserError
 from models import bilstm
 from models.predictor import open_folder
+from tests.recipes.runs import refused
 from tests.tiny import VOCAB, make_bert_folder, make_glue_data
 from tools import evaluate, predict
 
@@ -145,6 +146,12 @@ def test_as_many_tokens_are_read_as_in_training(bert, tmp_path):
         (folder / "run.yaml").write_text(settings)
         with pytest.raises(UserError, match="two texts with a TAB between needed"):
             predict.classify(str(folder), ["a film"])
+    for pair, answered in ((True, "a\tb"), (False, "a film")):
+        (folder / "run.json").write_text(json.dumps({"pair": pair}))  # more certain than the flags
+        assert len(predict.classify(str(folder), [answered])) == 1
+        with pytest.raises(UserError, match="needed"):
+            predict.classify(str(folder), ["a film" if pair else "a\tb"])
+    (folder / "run.json").unlink()
     (folder / "run.yaml").write_text("train_file: a.csv\ntask_name: SST-2\n")  # may have found the columns of two
     assert len(predict.classify(str(folder), ["a film"])) == len(predict.classify(str(folder), ["a\tb"])) == 1
 
@@ -229,8 +236,31 @@ def test_models_of_another_task_are_not_evaluated(labels, pair, expected, bert, 
     make_student(tmp_path / "student", labels, pair, WordPiece.from_folder(bert))
     make_glue_data(tmp_path / "data", "SST-2", rows=4)
     with pytest.raises(UserError, match=expected):
-        evaluate.main([str(tmp_path / "student"), "--data_dir", str(tmp_path / "data")])
+        evaluate.main([str(tmp_path / "student"), "--task_name", "SST-2", "--data_dir", str(tmp_path / "data")])
     assert not (tmp_path / "student" / "evaluation.json").exists()
+
+
+def test_a_run_is_evaluated_on_its_own_task(tmp_path):
+    """The labels 0 and 1 of SST-2, MRPC and CoLA are alike, and a BERT reads one text or two: run.json tells."""
+    folder = make_bert_folder(tmp_path / "student", layers=1)
+    make_glue_data(tmp_path / "data", "SST-2", rows=4)
+    make_glue_data(tmp_path / "data", "MRPC", rows=4)
+    argv = [str(folder), "--data_dir", str(tmp_path / "data")]
+    assert "--task_name is needed: no run.json in" in refused(evaluate.main, argv, tmp_path)
+    (folder / "run.json").write_text(json.dumps({"task": "MRPC", "pair": True}))
+    line = refused(evaluate.main, [*argv, "--task_name", "SST-2"], tmp_path)
+    assert line.startswith(f"{folder}: a run for MRPC, not for SST-2; pass --task_name MRPC, or --result_dir")
+    evaluate.main(argv)
+    assert len((folder / "dev_predictions.tsv").read_text().splitlines()) == 1 + len(
+        (tmp_path / "data" / "MRPC" / "dev.tsv").read_text().splitlines()[1:]
+    )
+    before = (folder / "results_eval.json").read_bytes()
+    line = refused(evaluate.main, [*argv, "--task_name", "SST-2", "--result_dir", str(tmp_path / "other")], folder)
+    assert "reads two texts, rows of SST-2 have one text" in line
+    (folder / "run.json").write_text(json.dumps({"task": "CoLA", "pair": False}))
+    evaluate.main([*argv, "--task_name", "SST-2", "--result_dir", str(tmp_path / "other")])
+    assert (tmp_path / "other" / "results_eval.json").is_file()
+    assert (folder / "results_eval.json").read_bytes() == before
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,19 @@ def test_the_folder_that_a_run_starts_from_is_never_overwritten(flag, tmp_path):
     assert os.listdir(tmp_path) == ["model.safetensors"]
 
 
+def test_nor_what_lies_where_a_run_would_write(tmp_path):
+    (tmp_path / "stages" / "intermediate").mkdir(parents=True)
+    (tmp_path / "teacher").mkdir()
+    with pytest.raises(UserError, match="holds the model of --student_path; choose another"):
+        Run(tmp_path, {**SETTINGS, "student_path": str(tmp_path / "stages" / "intermediate")}, overwrite=True)
+    with pytest.raises(UserError, match="holds stages, which a run would replace, and no run.yaml says"):
+        Run(tmp_path, SETTINGS, overwrite=True)  # somebody's own folder of that name
+    (tmp_path / "stages" / "intermediate").rmdir()
+    (tmp_path / "stages").rmdir()
+    Run(tmp_path, {**SETTINGS, "teacher_path": str(tmp_path / "teacher")}, overwrite=True)
+    assert (tmp_path / "teacher").is_dir()
+
+
 def test_what_a_killed_start_left_is_no_obstacle(tmp_path):
     (tmp_path / ".run.yaml.123.tmp").write_text("lear")
     assert not Run(tmp_path, SETTINGS).finished
