@@ -75,7 +75,7 @@ def physical_cores(cpuinfo: str, allowed: set[int]) -> int:
     return max(1, len(cores) or len(allowed))
 
 
-def _cpu_quota() -> float:
+def cpu_quota() -> float:
     """The container's limit in cores (cgroup v2); infinite where none is set."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -99,7 +99,7 @@ def before_paddle() -> dict[str, str]:
     allowed = os.sched_getaffinity(0) if linux else set(range(os.cpu_count() or 1))
     # Ranks on one machine share its cores.
     local_ranks = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
-    threads = max(1, int(min(physical_cores(cpuinfo, allowed), _cpu_quota())) // local_ranks)
+    threads = max(1, int(min(physical_cores(cpuinfo, allowed), cpu_quota())) // local_ranks)
     wanted = {
         "OMP_NUM_THREADS": str(threads),
         "GLOG_minloglevel": "2",
