@@ -18,7 +18,9 @@ import random
 import re
 import resource
 import shlex
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,9 @@ def start(device: str = "auto", amp: str = "none") -> str:
     with contextlib.redirect_stderr(io.StringIO()):  # it prints that OMP_NUM_THREADS should be 1
         import paddle
 
+    if threading.current_thread() is threading.main_thread():
+        # Paddle has put a handler of its own in the place of the one that lets files be tidied up.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     logging.getLogger("PaddleNLP").setLevel(logging.ERROR)
     gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
     if device == "gpu" and not gpus:
