@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -277,12 +276,15 @@ def test_a_damaged_bundle_and_a_device_it_cannot_use(bundle, tmp_path):
         predict.main([str(other), "a"])
 
 
-def test_links_stay_and_devices_get_the_rows(bundle, tmp_path):
+def test_links_stay_and_pipes_get_the_rows(bundle, tmp_path):
     (tmp_path / "latest.tsv").symlink_to(tmp_path / "today.tsv")
     predict.main([str(bundle), "a good film", "--output", str(tmp_path / "latest.tsv")])
     assert (tmp_path / "latest.tsv").is_symlink() and (tmp_path / "today.tsv").read_text().endswith("\ta good film\n")
-    predict.main([str(bundle), "a good film", "--output", "/dev/null", "--output_format", "jsonl"])
-    assert Path("/dev/null").is_char_device()
+    os.mkfifo(tmp_path / "pipe.tsv")
+    reading = os.open(tmp_path / "pipe.tsv", os.O_RDONLY | os.O_NONBLOCK)
+    predict.main([str(bundle), "a good film", "--output", str(tmp_path / "pipe.tsv")])
+    assert (tmp_path / "pipe.tsv").is_fifo() and os.read(reading, 99) == (tmp_path / "today.tsv").read_bytes()
+    os.close(reading)
 
 
 FILES = {
