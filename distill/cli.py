@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,8 +135,16 @@ def cosmetic(options: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(options) if field.metadata.get("cosmetic")}
 
 
+def _unwind(number: int, frame: Any) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one, as `timeout` sends, would break off the tidying up
+    raise SystemExit(128 + number)
+
+
 def run(main: Callable[[], Any]) -> NoReturn:
-    """Call `main` and exit: 0, or 2 with one line on stderr for what the user can mend, or 130 after Ctrl-C."""
+    """Call `main` and exit: 0, or 2 with one line on stderr for what the user can mend, or 130 after Ctrl-C, or 143
+    after SIGTERM, where nothing else handles that."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _unwind)
     try:
         main()
     except UserError as error:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,27 +18,36 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
+_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EISDIR)
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; when the block ends well it is flushed to disk and renamed to `path`.
 
-    Raises UserError, naming `path`, when the disk is full or the folder cannot be written; the temporary file is
-    removed and `path` keeps its former content.
+    Where `path` is a symbolic link, what it points to is replaced.
+
+    Raises UserError, naming `path`, when the disk is full, the folder cannot be written or `path` is there and no file;
+    the temporary file is removed and `path` keeps its former content.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))
+    if _is_special(target):  # root could rename a file over /dev/null
+        raise UserError(f"{path}: is there and no file; choose another path")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             with open(temporary, "rb+") as handle:
                 os.fsync(handle.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _is_special(path: str | Path) -> bool:
+    """Whether what is there is no file: a device, a pipe, a folder."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 @contextlib.contextmanager
@@ -55,12 +65,24 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         raise
 
 
+def require_writable(folder: Path) -> None:
+    """Make `folder` and try a file in it. Raises UserError where that fails, before the work whose result it is for."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 @contextlib.contextmanager
 def text_output(path: str | Path | None, printed: TextIO) -> Iterator[TextIO]:
-    """What text is written to: `printed`, such as sys.stdout, or a file that is there whole when the block ends well.
+    """What text is written to: `printed`, such as sys.stdout, or a file that is there whole when the block ends well,
+    or a device or pipe, which gets the text as it comes.
 
-    A reader of `printed` that has enough, as `head` does, ends the block without an error.
+    A reader of `printed` or of a pipe that has enough, as `head` does, ends the block without an error.
     """
+    if path is not None and _is_special(path):
+        with contextlib.suppress(BrokenPipeError), disk_errors(path), open(path, "w", encoding="utf-8") as out:
+            yield out
+        return
     if path is not None:
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
             yield out

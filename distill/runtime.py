@@ -18,7 +18,9 @@ import random
 import re
 import resource
 import shlex
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ def physical_cores(cpuinfo: str, allowed: set[int]) -> int:
     return max(1, len(cores) or len(allowed))
 
 
-def _cpu_quota() -> float:
+def cpu_quota() -> float:
     """The container's limit in cores (cgroup v2); infinite where none is set."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -99,7 +101,7 @@ def before_paddle() -> dict[str, str]:
     allowed = os.sched_getaffinity(0) if linux else set(range(os.cpu_count() or 1))
     # Ranks on one machine share its cores.
     local_ranks = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
-    threads = max(1, int(min(physical_cores(cpuinfo, allowed), _cpu_quota())) // local_ranks)
+    threads = max(1, int(min(physical_cores(cpuinfo, allowed), cpu_quota())) // local_ranks)
     wanted = {
         "OMP_NUM_THREADS": str(threads),
         "GLOG_minloglevel": "2",
@@ -163,6 +165,9 @@ def start(device: str = "auto", amp: str = "none") -> str:
     with contextlib.redirect_stderr(io.StringIO()):  # it prints that OMP_NUM_THREADS should be 1
         import paddle
 
+    if threading.current_thread() is threading.main_thread():
+        # Paddle has put a handler of its own in the place of the one that lets files be tidied up.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     logging.getLogger("PaddleNLP").setLevel(logging.ERROR)
     gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
     if device == "gpu" and not gpus:

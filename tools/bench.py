@@ -4,8 +4,9 @@
     python tools/bench.py my_bundle my_student --texts reviews.csv --runtimes dygraph onnxruntime --threads 1 2 4
 
 Models are folders of teachers, students and bundles, the one to compare with first. Of a model's folder each runtime
-is timed: dygraph (paddle as it is), paddle_inference (a fixed graph with oneDNN), onnxruntime and int8 (its bundles by
-tools/export.py, without paddle; what that refuses stands below the table). Of a bundle it is what is in it.
+is timed: dygraph (eager paddle with this project's arithmetic for a CPU, distill/encoders/cpu.py), paddle_inference (a
+fixed graph with oneDNN), onnxruntime and int8 (its bundles by tools/export.py, without paddle; what that refuses stands
+below the table). Of a bundle it is what is in it.
 
 For every number of threads each of these runs in a process of its own, --rounds times, and all take turns, so that a
 drift of the machine's speed meets them alike. A process is timed cold (from its start to the first label, what it
@@ -32,7 +33,7 @@ from simple_parsing import field
 from distill import runtime
 from distill.cli import parse, run
 from distill.errors import UserError
-from distill.files import atomic_path, read_json, write_atomic, write_json
+from distill.files import atomic_path, read_json, require_writable, write_atomic, write_json
 from distill.options import option
 from tools.terminal import show
 
@@ -99,6 +100,7 @@ def bench(args: BenchArgs) -> dict[str, Any]:
     threads = args.threads or default_threads()
     texts = load_texts(args)
     names = called(args.folders)
+    require_writable(Path(args.output).parent)
     with tempfile.TemporaryDirectory() as work:
         rows = Path(work) / "rows.json"
         rows.write_text(json.dumps(texts), encoding="utf-8")

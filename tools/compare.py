@@ -38,7 +38,7 @@ from simple_parsing import field
 from distill import runtime
 from distill.cli import parse, run
 from distill.errors import UserError
-from distill.files import read_json, write_atomic, write_json
+from distill.files import read_json, require_writable, write_atomic, write_json
 from distill.options import RuntimeOptions, TaskOptions, TeacherOptions, option
 from tools.comparison import students, tables
 from tools.comparison.tables import chart
@@ -131,13 +131,14 @@ def compare_finished(args: CompareArgs) -> dict[str, Any]:
     timed = load_task(args)
     models = read_models(args.source, timed) if args.source else of_folders(args.folders, timed.name)
     require_results(models)
+    path = Path(args.output_dir or ".") / (args.name or (Path(args.source).stem if args.source else "compare"))
+    require_writable(path.parent)
     times = time_them(models, timed, args, args.rounds, args.eval_batch_size)
     result: dict[str, Any] = {"models": gather(models, timed), "timed": times}
     for row, model in zip(result["models"], models, strict=True):
         row.update(result["timed"]["models"].get(model["runs"].get(timed.name), {}))
     del result["timed"]["models"]
     result |= {"command": runtime.command(), "versions": runtime.versions(), "hardware": runtime.hardware()}
-    path = Path(args.output_dir or ".") / (args.name or (Path(args.source).stem if args.source else "compare"))
     write_json(f"{path}.json", result)
     write_tables(result, path)
     show(markdown(result))

@@ -4,8 +4,8 @@
     python tools/export.py my_student --output_dir my_bundle --variant int8 --rows texts.txt
 
 Teachers, students and sentence encoders go from eager Paddle to a static graph, to ONNX, and to int8 where that is
-faster here. Each step answers the task's dev rows (or --rows) as the step before did, within budgets: one that does not
-ends with exit status 1, and no bundle is left.
+faster here. Each step answers the task's dev rows (or --rows) as the step before did, within budgets: where fp32 does
+not, the export ends with exit status 1, and no bundle is left; int8 and bf16 are then left out under --variant auto.
 """
 
 import dataclasses
@@ -385,6 +385,9 @@ def export(
     for name, graph in source.graphs.items():
         inference.save_static(graph.layer, graph.inputs, work / name)
     must(gate.answer("static", run(lambda name: inference.open_static(work / name)), "dygraph"))
+    defaults = parity.defaults_of_numbers(gate.outputs["static"]) if kind == "number" else parity.DEFAULTS
+    asked = (args.max_logit_difference, args.min_agreement, args.max_metric_drop)
+    gate.budgets = parity.budgets(*asked, defaults)
     for name, graph in source.graphs.items():
         export.save_onnx(work / name, work / f"{name}.onnx", graph)
     must(gate.answer("onnx", run(lambda name: export.open_onnx(work / f"{name}.onnx")), "static"))
@@ -425,8 +428,7 @@ def export(
 
     if source.settings["reads"] == "apart" and shipped == "int8":
         # Scales depend on the padding, and in training the padding of texts that are read apart stands inside of them.
-        wider = parity.DEFAULTS | {"bundle": parity.DEFAULTS["bf16"]}
-        asked = (args.max_logit_difference, args.min_agreement, args.max_metric_drop)
+        wider = defaults | {"bundle": defaults["bf16"]}
         gate.budgets["bundle"] = parity.budgets(*asked, wider)["bundle"]
     texts: list[Any] = (
         rows.text_a if rows.text_b is None else list(map(list, zip(rows.text_a, rows.text_b, strict=True)))

@@ -51,7 +51,7 @@ class PredictArgs(RuntimeOptions):
     input_format: str | None = option(None, "of --input; without it as its suffix says, txt of -", choices=INPUTS)
     text_column: str | None = option(None, "tsv, csv, jsonl: name of the text's column; text, sentence, ... are found")
     text_pair_column: str | None = option(None, "the same of the second text, for pairs")
-    output: str | None = option(None, "file to write, whole or not at all; without it standard output")
+    output: str | None = option(None, "file to write, whole or not at all, or a device; without it standard output")
     output_format: str | None = option(
         None, "of the output; without it as --output's suffix says, otherwise tsv", choices=OUTPUTS
     )
@@ -129,6 +129,8 @@ def _bundle(folder: str, batch_size: int) -> Model:
 
     try:
         predictor = Predictor(folder)
+        if predictor.settings.get("precision") == "int8":  # whose outputs depend on the processor
+            predictor.self_test()
     except BundleError as error:
         raise UserError(str(error)) from None
     return Model(

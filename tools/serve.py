@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from simple_parsing import field
 
+from distill import runtime
 from distill.cli import parse, run
 from distill.errors import UserError
 from distill.options import option
@@ -423,8 +424,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors this process may use; of a container's quota the whole ones."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(allowed, runtime.cpu_quota())))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

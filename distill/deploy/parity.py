@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +37,15 @@ class Budget:
 
 
 _EXACT, _ROUNDED = Budget(1e-3, 0.995, 0.002), Budget(0.1, 0.99, 0.005)
+_NUMBER_SHARE = 0.05  # of the range of a model's numbers: they have a scale of their own, as logits have not
 DEFAULTS = {"static": _EXACT, "onnx": _EXACT, "bundle": _EXACT, "bf16": _ROUNDED, "int8": Budget(2.0, 0.97, 0.01)}
+
+
+def defaults_of_numbers(outputs: np.ndarray) -> dict[str, Budget]:
+    """DEFAULTS for a model that predicts numbers, these `outputs` in fp32: int8 and bf16 may change a share of their
+    range."""
+    most = _NUMBER_SHARE * float(np.ptp(outputs))
+    return DEFAULTS | {hop: replace(DEFAULTS[hop], max_logit_difference=most) for hop in ("int8", "bf16")}
 
 
 def budgets(

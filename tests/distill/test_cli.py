@@ -1,5 +1,8 @@
 """Flags, YAML and bounds: what is refused is refused by its name."""
 
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import yaml
 
 from distill.cli import cosmetic, parse, run, settings
 from distill.errors import UserError
+from distill.naming import ROOT
 from distill.options import RuntimeOptions, TaskOptions, TeacherOptions, TrainOptions, option
 
 
@@ -126,6 +130,36 @@ def test_settings_survive_yaml_and_cosmetic_ones_are_named(tmp_path: Path) -> No
         "batch_size",
         "data_dir",
     } & cosmetic(args)
+
+
+@pytest.mark.parametrize("paddle", [False, True])
+def test_sigterm_lets_files_be_tidied_up(tmp_path: Path, paddle: bool) -> None:
+    """Two of them, as `timeout` sends; paddle has a handler of its own."""
+    code = f"""
+import os, signal
+from distill import cli, files, runtime
+def main():
+    {paddle} and runtime.start("cpu")
+    with files.atomic_path({str(tmp_path / "out")!r}) as temporary:
+        temporary.write_text("half")
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+cli.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "") and not list(tmp_path.iterdir())
+
+
+def test_run_leaves_other_handlers_of_sigterm_alone() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit):
+            run(lambda: None)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_run_exits_with_status_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:

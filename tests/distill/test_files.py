@@ -89,6 +89,53 @@ def test_text_output_is_a_whole_file_or_what_is_printed_to(tmp_path: Path, capsy
     assert path.read_bytes() == "é\n".encode() and capsys.readouterr().out == "printed\n"
 
 
+def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link, target = tmp_path / "latest.tsv", tmp_path / "far" / "today.tsv"
+    link.symlink_to(target)
+    for text in ("new", "newer"):
+        files.write_atomic(link, text)
+        assert link.is_symlink() and target.read_text() == text and os.listdir(tmp_path / "far") == ["today.tsv"]
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link", tmp_path):
+        with pytest.raises(UserError, match=f"{path}: is there and no file"):
+            files.write_atomic(path, "new")
+    with pytest.raises(UserError, match="cannot be written"), files.text_output(tmp_path, sys.stdout):
+        pass
+    assert pipe.is_fifo() and sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("enough", [False, True])
+def test_a_pipe_is_written_to_where_it_stands(tmp_path: Path, enough: bool) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with files.text_output(pipe, sys.stdout) as out:
+        out.write("é\n")
+        out.flush()
+        assert os.read(reading, 9) == "é\n".encode()
+        if enough:
+            os.close(reading)
+        out.write("more\n")
+    if not enough:
+        assert os.read(reading, 9) == b"more\n"
+        os.close(reading)
+    assert pipe.is_fifo()
+
+
+def test_a_folder_is_tried_before_the_work(tmp_path: Path) -> None:
+    files.require_writable(tmp_path / "a" / "b")
+    assert os.listdir(tmp_path / "a" / "b") == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/folder: cannot be written"):
+        files.require_writable(tmp_path / "file" / "folder")
+
+
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -112,14 +112,14 @@ def test_a_fresh_process_uses_the_cores_it_may() -> None:
     [(6, "inf", "1", 6), (6, "3.9", "1", 3), (2, "16.0", "1", 2), (6, "0.5", "1", 1), (6, "inf", "2", 3)],
 )
 def test_threads_are_the_fewer_of_cores_and_quota(cores: int, quota: str, ranks: str, threads: int) -> None:
-    machine = f"runtime.physical_cores = lambda *_: {cores}; runtime._cpu_quota = lambda: float({quota!r})"
+    machine = f"runtime.physical_cores = lambda *_: {cores}; runtime.cpu_quota = lambda: float({quota!r})"
     assert int(before_paddle(machine, PADDLE_LOCAL_SIZE=ranks)["OMP_NUM_THREADS"]) == threads
 
 
 @pytest.mark.parametrize(("text", "cores"), [("150000 100000\n", 1.5), ("max 100000\n", float("inf"))])
 def test_the_quota_of_a_container(text: str, cores: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path: text if path == Path("/sys/fs/cgroup/cpu.max") else "")
-    assert runtime._cpu_quota() == cores
+    assert runtime.cpu_quota() == cores
 
 
 def test_what_the_user_has_set_stays() -> None:

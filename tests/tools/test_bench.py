@@ -200,6 +200,12 @@ def test_refusals(bert, texts, tmp_path):
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_timed(bert, texts, monkeypatch):
+    monkeypatch.setattr(bench, "open_sides", None)  # not reached
+    with pytest.raises(UserError, match=r"texts\.txt: cannot be written"):
+        bench.main([str(bert), "--texts", texts, "--output", f"{texts}/bench"])
+
+
 def test_a_process_that_fails_says_why_in_one_line(tmp_path):
     side = bench.Side("x", "bundle", str(tmp_path), 64)
     (tmp_path / "rows.json").write_text(json.dumps(TEXTS))

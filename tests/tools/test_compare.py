@@ -259,6 +259,13 @@ def test_refusals(home, flags, tmp_path):
         assert expected in refused(compare.main, flags(*more), tmp_path)
 
 
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_timed(home, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr("tools.comparison.finished.time_them", None)  # not reached
+    (tmp_path / "file").write_text("")
+    argv = [*flags("--folders", home / "lstm"), "--output_dir", str(tmp_path / "file")]
+    assert "file: cannot be written" in refused(compare.main, argv, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("split", "rows", "expected"),
     [

@@ -280,8 +280,8 @@ def test_the_recipe_stops_with_the_comparison(number, tmp_path):
         pytest.skip("only Linux tells a process that its parent died")
     (tmp_path / "stub.py").write_text(STUB)
     code = (
-        "from pathlib import Path; from tools.comparison.plan import Recipe, launch; "
-        "launch(Recipe('stub', 'stub', Path('stub.py'), {}, False, 1), ['--wait'])"
+        "from pathlib import Path; from distill.cli import run; from tools.comparison.plan import Recipe, launch; "
+        "run(lambda: launch(Recipe('stub', 'stub', Path('stub.py'), {}, False, 1), ['--wait']))"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)

@@ -8,6 +8,7 @@ import importlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from distill.data.pairs import PairLayout
@@ -205,8 +206,17 @@ def test_regression_and_equal_steps(home, patched, tmp_path):
     result = compare.main([*argv, "--methods", "kd", "--max_steps", "2", "--seeds", "2"])
     (row,) = result["students"]
     assert row["steps"] == 2 and len(row["score"]["seeds"]) == 2 and result["metric"] == "pearson_spearman"
-    assert -1 <= row["agreement"] <= 1 and read(tmp_path / "out" / "analysis.json") == {}
+    kd = tmp_path / "out" / "students" / "kd"
+    runs = (kd, kd / "control" / "distilled_seed-43")
+    teacher, *both = (predicted_numbers(folder) for folder in (tmp_path / "out" / "teacher", *runs))
+    assert row["agreement"] == pytest.approx(np.mean([np.corrcoef(one, teacher)[0, 1] for one in both]))
+    assert read(tmp_path / "out" / "analysis.json") == {}
     assert not (tmp_path / "out" / "cascade").exists()
+
+
+def predicted_numbers(folder):
+    """The last column of a dev_predictions.tsv."""
+    return np.loadtxt(folder / "dev_predictions.tsv", delimiter="\t", skiprows=1, usecols=3)
 
 
 def test_a_recipe_that_fails_is_named_with_its_command(home, tmp_path):

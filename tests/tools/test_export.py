@@ -157,6 +157,21 @@ def test_regression_of_pairs(home, data_dir, tmp_path):
     assert "pearson_spearman" in (target / "README.md").read_text()
 
 
+def test_int8_of_numbers_is_held_against_their_range(home, data_dir, tmp_path, monkeypatch, capsys):
+    """A shift of all of them by as much as their range leaves the correlation as it was."""
+    folder = make_bert_folder(tmp_path / "bert", (), layers=1)
+    pairs = [line.split("\t")[7:9] for line in (data_dir / "STS-B" / "dev.tsv").read_text().splitlines()[1:]]
+    shift = float(np.ptp(open_folder(folder, 64).logits([a for a, _ in pairs], [b for _, b in pairs], 8)))
+    assert 0 < shift < parity.DEFAULTS["int8"].max_logit_difference
+    real = graphs.open_onnx
+    monkeypatch.setattr(
+        graphs, "open_onnx", lambda path: lambda batch: [real(path)(batch)[0] + shift * ("int8" in path.name)]
+    )
+    target = export.main(flags(folder, tmp_path / "bundle", data_dir, "--task_name", "STS-B"))
+    assert "int8 is not used, fp32 is: hop onnx -> int8: outputs differ by" in capsys.readouterr().out
+    assert json.loads((target / "settings.json").read_text())["precision"] == "fp32"
+
+
 def make_recurrent(folder, vocabulary, pair, language="en"):
     reads = "pieces" if isinstance(vocabulary, WordPiece) else "words"
     size = len(vocabulary.tokens)

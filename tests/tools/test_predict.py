@@ -296,6 +296,25 @@ def test_a_damaged_bundle_and_a_device_it_cannot_use(bundle, tmp_path):
         predict.main([str(spoilt), "a"])
     with pytest.raises(UserError, match="--device gpu: a bundle runs on the CPU"):
         predict.main([str(bundle), "a", "--device", "gpu"])
+    other = make_bundle(tmp_path / "of another processor")
+    settings, golden = (json.loads((other / name).read_text()) for name in ("settings.json", "golden.json"))
+    golden["outputs"][0][0] += 1
+    (other / "golden.json").write_text(json.dumps(golden))
+    predict.main([str(other), "a"])
+    (other / "settings.json").write_text(json.dumps(settings | {"precision": "int8"}))
+    with pytest.raises(UserError, match="outputs differ from those at export by 1, above 0.0001"):
+        predict.main([str(other), "a"])
+
+
+def test_links_stay_and_pipes_get_the_rows(bundle, tmp_path):
+    (tmp_path / "latest.tsv").symlink_to(tmp_path / "today.tsv")
+    predict.main([str(bundle), "a good film", "--output", str(tmp_path / "latest.tsv")])
+    assert (tmp_path / "latest.tsv").is_symlink() and (tmp_path / "today.tsv").read_text().endswith("\ta good film\n")
+    os.mkfifo(tmp_path / "pipe.tsv")
+    reading = os.open(tmp_path / "pipe.tsv", os.O_RDONLY | os.O_NONBLOCK)
+    predict.main([str(bundle), "a good film", "--output", str(tmp_path / "pipe.tsv")])
+    assert (tmp_path / "pipe.tsv").is_fifo() and os.read(reading, 99) == (tmp_path / "today.tsv").read_bytes()
+    os.close(reading)
 
 
 FILES = {

@@ -437,6 +437,13 @@ def test_a_bundle_that_fails_its_self_test_is_not_served(tmp_path):
     assert "outputs differ from those at export by 1" in done.stderr and "serving" not in done.stdout
 
 
+@pytest.mark.parametrize(("quota", "found"), [(2.9, 2), (0.5, 1), (16.0, 4), (float("inf"), 4)])
+def test_cores_are_those_of_the_containers_quota(quota, found, monkeypatch):
+    monkeypatch.setattr(serve.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(serve.runtime, "cpu_quota", lambda: quota)
+    assert serve.cores() == found
+
+
 def test_paddle_is_not_loaded(bundle):
     code = "import sys; from tools import serve; serve.serve = lambda *_: None; serve.main(sys.argv[1:])\n"
     code += "import fastapi, uvicorn; print([name for name in sys.modules if name.startswith('paddle')])"

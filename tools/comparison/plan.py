@@ -12,11 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -250,14 +249,13 @@ def launch(recipe: Recipe, words: Sequence[str]) -> None:
     When this process is asked to stop, the recipe is, and saves its state first.
     """
     command = [sys.executable, str(recipe.script), *words]
-    with _stopping():
-        child = subprocess.Popen(command, preexec_fn=_die_with_parent if sys.platform.startswith("linux") else None)
-        try:
-            status = child.wait()
-        except BaseException:
-            child.terminate()
-            child.wait()
-            raise
+    child = subprocess.Popen(command, preexec_fn=_die_with_parent if sys.platform.startswith("linux") else None)
+    try:
+        status = child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
     if status in (130, 143):
         raise SystemExit(status)
     if status:
@@ -266,20 +264,6 @@ def launch(recipe: Recipe, words: Sequence[str]) -> None:
             f"{recipe.name}: its run ended with status {status}, see above; mend that and run the same command, it "
             f"continues ({shown})"
         )
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """SIGTERM raises SystemExit within the block, as Ctrl-C raises KeyboardInterrupt."""
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _die_with_parent() -> None:

@@ -65,6 +65,14 @@ def test_budgets_of_all_hops_and_of_some():
     assert parity.budgets("int8=3", "bundle=1.5", None, wider)["bundle"] == Budget(0.1, 1.5, 0.5)
 
 
+def test_rounded_numbers_may_differ_by_a_share_of_their_range():
+    found = parity.defaults_of_numbers(np.array([[-1.0], [3.0], [1.0]], np.float32))
+    assert [found[hop].max_logit_difference for hop in ("int8", "bf16")] == [0.2, 0.2]
+    assert [found[hop] for hop in ("static", "onnx", "bundle")] == [parity.DEFAULTS["onnx"]] * 3
+    assert found["int8"].max_metric_drop == parity.DEFAULTS["int8"].max_metric_drop
+    assert parity.budgets("int8=1", None, None, found)["int8"].max_logit_difference == 1
+
+
 @pytest.mark.parametrize("text", ["", "much", "-1", "nan", "int8=", "int9=1", "int8=1,", "int8=1 onnx=2", "1,2", "=1"])
 def test_budgets_that_are_none(text):
     with pytest.raises(UserError, match=f"--max_metric_drop {text}: a number from 0 on") as error:

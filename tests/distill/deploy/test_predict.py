@@ -69,6 +69,20 @@ def test_wordpieces_are_those_of_the_library(lowercase, strip_accents, vocab):
     assert len({tuple(ours(text)) for text in NASTY}) > 6
 
 
+def test_words_that_are_too_long_to_cut_are_unknown_and_not_kept(vocab, monkeypatch):
+    kept, real = [], predict.functools.lru_cache
+    monkeypatch.setattr(
+        predict.functools, "lru_cache", lambda size: lambda cut: kept.append(real(size)(cut)) or kept[0]
+    )
+    theirs = WordPiece(vocab, True)
+    ours = predict.WordPieces(theirs.tokens, True, True)
+    words = ["a" * 100, "b" * 100, "a" * 101, "ab" * 100, "中" * 101, "é" * 101, "é" * 100]
+    assert [ours(word) for word in words] == theirs.pieces(words)
+    # The two of 100, e of é without its accent, and the one Chinese character, which is a word of its own.
+    assert kept[0].cache_info().currsize == 4
+    assert ours("a" * 101) == [theirs.unk_id]
+
+
 @pytest.mark.parametrize("max_length", [5, 6, 7, 16, 64])
 def test_rows_are_framed_and_cut_as_in_training(max_length, vocab, tmp_path, monkeypatch):
     theirs = WordPiece(vocab, True)
@@ -160,6 +174,27 @@ def test_a_batch_is_not_padded_to_its_longest_row(ours, monkeypatch):
     assert shapes_of_runs(ours, monkeypatch, rows) == [(16, 16), (16, 16), (3, 64)]
     assert shapes_of_runs(ours, monkeypatch, rows, 32) == [(32, 16), (3, 64)]
     assert shapes_of_runs(ours, monkeypatch, ["film"] * 40) == [(32, 3), (8, 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"),
+    [("250000 100000\n", 2), ("50000 100000\n", 1), ("400000 100000\n", 0), ("max 100000\n", 0), (None, 0)],
+)
+def test_all_cores_are_those_of_the_containers_quota(text, threads, monkeypatch):
+    def read_text(path):
+        assert str(path) == "/sys/fs/cgroup/cpu.max"
+        if text is None:
+            raise FileNotFoundError
+        return text
+
+    monkeypatch.setattr(predict.Path, "read_text", read_text)
+    monkeypatch.setattr(predict.os, "cpu_count", lambda: 4)
+    assert predict.session_options(0).intra_op_num_threads == threads
+    assert predict.session_options(3).intra_op_num_threads == 3
+
+
+def test_int8_products_do_not_saturate_on_older_processors():
+    assert predict.session_options(1).get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_sessions_leave_out_the_slower_kernel(tmp_path):
