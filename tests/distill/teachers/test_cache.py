@@ -235,6 +235,41 @@ def test_left_overs_of_killed_processes_go_when_old(teacher):
     assert not old.exists() and new.exists()
 
 
+def test_a_left_over_that_another_run_renames_meanwhile(teacher, monkeypatch):
+    encoded = rows(10)
+    teacher.outputs(encoded)
+    folder = next(Path(teacher.options.cache_dir).rglob("segment-*.json")).parent
+    glob, gone = Path.glob, folder / ".segment-beef.data.npy.77.tmp"
+
+    def listed(self, pattern):
+        return [*glob(self, pattern), *([gone] if pattern == "*segment-*" else [])]
+
+    monkeypatch.setattr(Path, "glob", listed)
+    assert gone in folder.glob("*segment-*") and not gone.exists()
+    assert teacher.outputs(encoded).hit_rate == 1.0
+
+
+def test_a_read_only_cache_serves_what_it_holds(teacher, small_batches, monkeypatch, capsys):
+    encoded = rows(10)
+    expected = everything(teacher.outputs(encoded))
+    mark = next(Path(teacher.options.cache_dir).rglob("segment-*.json"))
+    old, damaged = mark.with_name("segment-dead.keys.npy"), mark.with_name("segment-feed.json")
+    old.write_bytes(b"half")
+    os.utime(old, (time.time() - 3600,) * 2)
+    damaged.write_text("{")
+
+    def refuse(path, missing_ok=False):
+        refused.append(path)
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    refused: list[Path] = []
+    monkeypatch.setattr(Path, "unlink", refuse)
+    found = teacher.outputs(encoded)
+    assert found.hit_rate == 1.0 and {old, damaged} <= set(refused) and old.exists() and damaged.exists()
+    assert "segment-feed.json is not readable" in capsys.readouterr().out
+    same(everything(found), expected)
+
+
 @pytest.mark.parametrize("kilobytes", [0, 30, 90])
 def test_size_limit_is_kept_and_the_rest_is_live(teacher, folder, tmp_path, small_batches, capsys, kilobytes):
     encoded = rows(60)
