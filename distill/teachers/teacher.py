@@ -28,7 +28,7 @@ from distill.encoders.taps import Reading, scaled_scores
 from distill.errors import UserError
 from distill.files import read_json, sha256, write_json
 from distill.options import TeacherOptions
-from distill.runtime import barrier, is_main, log, rank, world_size
+from distill.runtime import barrier, from_main, is_main, log, rank, world_size
 from distill.teachers.cache import (
     SEGMENT_OVERHEAD,
     CachedOutputs,
@@ -92,13 +92,20 @@ class Teacher:
         if not inference.available():
             return "eager"
         note = Path(self.options.cache_dir).expanduser() / f"{self.digest[:16]}.json"
-        if is_main() and not note.exists():
-            layer = Reading(self.model, (), ())
-            ways = {"eager": inference.eager(layer, BERT_INPUTS), "compiled": inference.compiled(layer, BERT_INPUTS)}
-            batch = inference.sample(self.model.config.vocab_size, 32, min(self.max_length, 32))
-            write_json(note, {"way": inference.faster(ways, batch)})
-        barrier()
-        return str(read_json(note)["way"])
+
+        def noted() -> str:
+            if not note.exists():
+                layer = Reading(self.model, (), ())
+                ways = {
+                    "eager": inference.eager(layer, BERT_INPUTS),
+                    "compiled": inference.compiled(layer, BERT_INPUTS),
+                }
+                batch = inference.sample(self.model.config.vocab_size, 32, min(self.max_length, 32))
+                write_json(note, {"way": inference.faster(ways, batch)})
+            return str(read_json(note)["way"])
+
+        way: str = from_main(noted)  # another run may be writing its own note
+        return way
 
     def _pass(self, hidden: tuple[int, ...], scores: tuple[int, ...]) -> inference.Pass:
         """The pass that gives logits, these layers' hidden states, then their queries, then their keys."""
@@ -224,32 +231,32 @@ class Teacher:
             requests = Requests.of(encoded.keys()[rows], encoded.extents[rows])
             requests = dataclasses.replace(requests, first=np.asarray(rows)[requests.first])
         stores = [Store(folder / output.name, output) for output in parsed]
-        if is_main():
+        unfinished = Unfinished(folder, requests, parsed)
+
+        def decide() -> tuple[np.ndarray, list[np.ndarray], float]:
             for store in stores:
                 store.tidy()
-        barrier()  # damaged segments and left-overs are gone before anybody counts
-        if not is_main():
-            for store in stores:
-                store.open()
-        positions = [store.find(requests.keys) for store in stores]
-        missing = np.array(positions) < 0
+            positions = [store.find(requests.keys) for store in stores]
+            missing = np.array(positions) < 0
+            absent = missing.any(axis=0)
+            begun = unfinished.begun()
+            begun = absent if begun is None else begun | absent
+            plan = self._admitted(requests, parsed, missing, begun, root, unfinished.size)
+            if plan:
+                unfinished.begin(begun)
+            return missing, plan, stores[0].seconds(positions[0][~absent])
+
+        # Another run may add to the cache meanwhile, and ranks that counted by themselves would share out other rows.
+        missing, plan, saved = from_main(decide)
         absent = missing.any(axis=0)
-        saved = stores[0].seconds(positions[0][~absent])
-        del positions
-        unfinished = Unfinished(folder, requests, parsed)
-        begun = unfinished.begun()
-        begun = absent if begun is None else begun | absent
-        plan = self._admitted(requests, parsed, missing, begun, root, unfinished.size)
-        barrier()  # and everybody has counted before the first file is added
         started = time.perf_counter()
         todo = sum(int(absent[batch].sum()) for batch in plan)
         if plan:
-            if is_main():
-                unfinished.begin(begun)
             self._fill(encoded, requests, stores, missing, plan)
             barrier()
             if is_main():
                 unfinished.end()
+        if plan or not is_main():
             for store in stores:
                 store.open()
         seconds = time.perf_counter() - started

@@ -22,6 +22,7 @@ from distill.teachers import teacher as teacher_module
 from distill.teachers.cache import Output, Requests, Store, Writer, folder_bytes
 from distill.teachers.teacher import Teacher
 from tests.distill.teachers.fill import rows
+from tests.distill.teachers.ranks import two_ranks
 from tests.tiny import make_bert_folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -358,9 +359,12 @@ def test_interrupted_filling_beside_another_request(folder, tmp_path, small_batc
         if name == "broken":  # as if the other of two ranks had been killed: every second batch is there
             with monkeypatch.context() as patch:
                 patch.setattr(teacher_module, "world_size", lambda: 2)
-                answers = iter([None, None])
-                patch.setattr(teacher_module, "barrier", lambda: next(answers))  # noqa: B023
-                with pytest.raises(StopIteration):
+
+                def killed():
+                    raise KeyboardInterrupt
+
+                patch.setattr(teacher_module, "barrier", killed)
+                with pytest.raises(KeyboardInterrupt):
                     teacher.outputs(encoded)
             assert len(list((tmp_path / name).rglob("unfinished*"))) == 1 and len(batches) > 2
         values.append(everything(teacher.outputs(encoded)))
@@ -368,6 +372,32 @@ def test_interrupted_filling_beside_another_request(folder, tmp_path, small_batc
         assert not list((tmp_path / name).rglob("unfinished*"))
     same(*values)
     assert sorted(computed[0]) == sorted(computed[1]) and len(set(computed[0])) == len(computed[0])
+
+
+def test_ranks_share_what_rank_0_found_missing(folder, tmp_path, small_batches, monkeypatch):
+    """Though another run fills the cache before rank 1 looks at it."""
+    become, computed = two_ranks(monkeypatch), []
+    for number in (0, 1):
+        become(number)
+        teacher = Teacher(folder, None, 64, TeacherOptions(cache_dir=str(tmp_path / "cache")))
+        forward, batches = teacher._forward, []
+
+        def recorded(batch, outputs, forward=forward, batches=batches):
+            batches.append(batch["input_ids"].tobytes())
+            return forward(batch, outputs)
+
+        teacher._forward = recorded
+        found = teacher.outputs(rows(80))
+        computed.append(batches)
+        if number == 0:
+            with monkeypatch.context() as alone:
+                alone.setenv("PADDLE_TRAINERS_NUM", "1")
+                options = TeacherOptions(cache_dir=str(tmp_path / "cache"))
+                assert Teacher(folder, None, 64, options).outputs(rows(80)).live == 0
+    requests = Requests.of(rows(80).keys(), rows(80).lengths)
+    assert sum(map(len, computed)) == len(requests.batches(np.ones(len(requests.keys), bool)))
+    assert len(computed[1]) > 1 and not set(computed[0]) & set(computed[1])
+    assert (found.hit_rate, found.live) == (0.0, 0)
 
 
 def test_two_ranks_share_the_filling(folder, teacher, tmp_path, small_batches):
