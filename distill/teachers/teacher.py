@@ -53,6 +53,7 @@ class Teacher:
     task        its number of outputs is checked here, labels and quality by `check`; None: whatever the folder holds
     max_length  longest input in tokens
 
+    weights     the weight file that was read
     model       PaddleNLP BertForSequenceClassification;  wordpiece its tokenizer;  labels its label names or None
     digest      SHA-256 of weights, settings, vocabulary and max_length: equal digests give equal outputs
 
@@ -72,7 +73,8 @@ class Teacher:
         self, found: ModelFolder, model: nn.Layer, task: Task | None, options: TeacherOptions, reading: list[Any]
     ) -> None:
         """Take the model of a folder for a teacher; reading: what its outputs depend on besides the folder's files."""
-        self.folder, self.task, self.options, self.model = found.folder, task, options, model
+        self.folder, self.weights = found.folder, found.weights
+        self.task, self.options, self.model = task, options, model
         self.model.eval()
         for parameter in self.model.parameters():
             parameter.stop_gradient = True
