@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     found = find_model(args.pretrained_bert_model)
     reader = data.Reader(WordPiece.from_folder(found.folder), task.language)
     lm = load_masked_lm(found.weights, reader.wordpiece.pad_id, args.forward_precision)
+    if lm:
+        found.check_pairs()  # it reads a masked sentence beside the sentence itself
     if args.forward_precision == "bf16" and lm is None and teacher is None:
         raise UserError(
             f"--forward_precision bf16: {args.pretrained_bert_model} has no masked-LM head, so no passes are made; "

@@ -97,6 +97,20 @@ def make_masked_lm_folder(path: str | Path, vocab: Sequence[str] = VOCAB, seed: 
     return folder
 
 
+def keep_one_token_type(folder: Path) -> Path:
+    """Cut the model of a folder down to token type 0; returns `folder`."""
+    from safetensors.numpy import load_file, save_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}), encoding="utf-8")
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        if "token_type_embeddings" in name:
+            weights[name] = weights[name][:1].copy()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "np"})
+    return folder
+
+
 def make_glue_data(path: str | Path, task: str = "SST-2", rows: int = 64, seed: int = 0) -> Path:
     """Write `path`/TASK/{train,dev,test}.tsv in GLUE's own columns: `rows` rows in train, half as many in dev and test.
 

@@ -76,6 +76,15 @@ class ModelFolder:
                 f"--max_seq_length {max_length}: the model in {self.folder} reads at most {positions} tokens"
             )
 
+    def check_pairs(self) -> None:
+        """Raise UserError when the model has no token type 1, that of the second text of an input."""
+        types = self.config.get("type_vocab_size", 2)
+        if types < 2:
+            raise UserError(
+                f"{self.config_file}: type_vocab_size {types}, and two texts in one input need 2 token types; "
+                "pass a BERT that has them"
+            )
+
 
 def find_model(path: str | Path, kinds: Sequence[str] = ("Bert",)) -> ModelFolder:
     """The model at `path`: a folder, a weight file in one, or a name that PaddleNLP downloads (`bert-base-uncased`).

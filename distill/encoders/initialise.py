@@ -47,6 +47,8 @@ def create_student(
     if path is not None:
         found = find_model(path, kinds)
         found.check_length(max_length)
+        if task is not None and task.pair:
+            found.check_pairs()
         if type(wordpiece).from_folder(found.folder).digest() != wordpiece.digest():
             raise UserError(
                 f"--student_model_name_or_path {path}: its wordpieces are not those of the teacher, "

@@ -65,6 +65,8 @@ class Teacher:
     def __init__(self, folder: str | Path, task: Task | None, max_length: int, options: TeacherOptions) -> None:
         found = find_model(folder)
         found.check_length(max_length)
+        if task is not None and task.pair:
+            found.check_pairs()
         outputs = task.num_outputs if task is not None else found.num_outputs
         self._adopt(found, load_bert(found.weights, outputs, head="stored"), task, options, [max_length])
         self.max_length = max_length
@@ -443,6 +445,7 @@ class PairTeacher(Teacher):
         self.layout = dataclasses.replace(layout, fixed=fixed)
         self.max_length = layout.joint
         found.check_length(self.max_length)
+        found.check_pairs()
         self._adopt(found, model, task, options, [dataclasses.astuple(self.layout), model.pooling])
 
     def encode(self, rows: Rows) -> Pairs:

@@ -12,7 +12,7 @@ from distill.encoders.folder import load_bert, save_bert
 from distill.encoders.initialise import create_student, student_depth
 from distill.errors import UserError
 from distill.options import StudentOptions
-from tests.tiny import VOCAB, make_bert_folder
+from tests.tiny import VOCAB, keep_one_token_type, make_bert_folder
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def general(home):
     return home / "general"
 
 
-def create(folder, teacher, seed=0, max_length=32, **flags):
+def create(folder, teacher, seed=0, max_length=32, task="SST-2", **flags):
     return create_student(
-        StudentOptions(**flags), teacher, WordPiece.from_folder(folder), get_task("SST-2"), max_length, seed
+        StudentOptions(**flags), teacher, WordPiece.from_folder(folder), get_task(task), max_length, seed
     )
 
 
@@ -139,3 +139,7 @@ def test_a_folder_with_other_wordpieces_or_too_few_positions_is_refused(folder, 
         create(folder, teacher, student_model_name_or_path=str(cased))
     with pytest.raises(UserError, match="--max_seq_length 128: .*reads at most 64 tokens"):
         create(folder, teacher, student_model_name_or_path=str(general), max_length=128)
+    single = keep_one_token_type(shutil.copytree(general, home / "single"))
+    with pytest.raises(UserError, match="single/config.json: type_vocab_size 1, and two texts"):
+        create(folder, teacher, student_model_name_or_path=str(single), task="MRPC")
+    assert create(folder, teacher, student_model_name_or_path=str(single)).config.type_vocab_size == 1
