@@ -17,7 +17,7 @@ from distill.training import monitor
 from distill_lstm import bert_distill, small
 from glue import run_glue
 from tests.recipes.runs import glue, lstm, metrics, read, refused, tree
-from tests.tiny import VOCAB, keep_one_token_type, make_bert_folder
+from tests.tiny import VOCAB, keep_one_token_type, make_bert_folder, save_as_transformers_5
 from virt import run_classifier_bipartition
 
 HEADER = "sentence\tlabel"
@@ -195,6 +195,15 @@ def test_a_model_of_one_token_type_reads_no_pairs(data_dir, encoder, teachers, t
     assert line.startswith(f"{bert}/{expected}")
     more = ("--max_steps", 1)
     assert run_glue.main(glue(data_dir, bert, tmp_path / "run", "SST-2", *more)) == tmp_path / "run"  # one text
+
+
+def test_a_bert_with_tokenizer_json_alone_is_a_start_and_a_teacher(data_dir, encoder, tmp_path):
+    start = save_as_transformers_5(shutil.copytree(encoder, tmp_path / "start"))
+    teacher = run_glue.main(glue(data_dir, start, tmp_path / "teacher"))
+    assert (teacher / "vocab.txt").read_bytes() == (encoder / "vocab.txt").read_bytes()
+    save_as_transformers_5(teacher)
+    student = bert_distill.main([*distil(data_dir, teacher, tmp_path / "student"), "--skip_teacher_check", "true"])
+    assert (student / "vocab.txt").read_bytes() == (encoder / "vocab.txt").read_bytes()
 
 
 def test_a_truncated_file_of_the_older_name(teacher, data_dir, tmp_path):
