@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.encoders.masked_lm import load_masked_lm
     from distill.files import sha256
     from distill.teachers.teacher import Teacher
-    from distill.training.monitor import from_main
 
     # 2. Task and data.
     task = load_task(args)
@@ -65,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     found = find_model(args.pretrained_bert_model)
     reader = data.Reader(WordPiece.from_folder(found.folder), task.language)
     lm = load_masked_lm(found.weights, reader.wordpiece.pad_id, args.forward_precision)
+    if lm:
+        found.check_pairs()  # it reads a masked sentence beside the sentence itself
     if args.forward_precision == "bf16" and lm is None and teacher is None:
         raise UserError(
             f"--forward_precision bf16: {args.pretrained_bert_model} has no masked-LM head, so no passes are made; "
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     blanks = candidates.blanks(reader, any_length=file is None) if lm else None
     runtime.log(candidates.described(args.pretrained_bert_model, blanks, file, args.mlm_mode))
     if file:
-        from_main(lambda: mapped_vectors(file, args.cache_dir))  # a file that cannot be read begins no run
+        runtime.from_main(lambda: mapped_vectors(file, args.cache_dir))  # a file that cannot be read begins no run
 
     # 5. The run, or where it was interrupted.
     path = augmented_file(task, args)
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if (args.mlm_mode, args.forward_precision) != ("per_word", "fp32"):
             some = [texts[i] for i in plan.sample(SAMPLE)]
             exact = partial(ask, some, "per_word", lm=lm.in_fp32())
-            share = from_main(lambda: candidates.overlap(ask(some, args.mlm_mode), exact()))
+            share = runtime.from_main(lambda: candidates.overlap(ask(some, args.mlm_mode), exact()))
             way = f"{args.mlm_mode} in {args.forward_precision}"
             runtime.log(f"{way}: {share:.1%} of its words are those of per_word in fp32 ({len(some)} sentences)")
             facts["overlap"] = round(share, 4)

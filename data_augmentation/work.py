@@ -12,8 +12,8 @@ from data_augmentation.candidates import Plan
 from distill.data.augmented import record_folder
 from distill.errors import UserError
 from distill.files import atomic_path, read_json, save_array, write_atomic, write_json
-from distill.runtime import barrier, is_main, log, rank, world_size
-from distill.training.monitor import Run, differences, from_main
+from distill.runtime import barrier, from_main, is_main, log, rank, world_size
+from distill.training.monitor import Run, differences
 
 
 def begin(path: Path, settings: Mapping[str, Any], overwrite: bool, cosmetic: Collection[str]) -> Run:

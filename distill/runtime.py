@@ -21,6 +21,7 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,25 @@ def barrier() -> None:
         import paddle
 
         paddle.distributed.barrier()
+
+
+def from_main(call: Callable[[], Any]) -> Any:
+    """What `call` returns on rank 0, where alone it runs, for every rank; a UserError is raised on all."""
+    value, refusal = None, None
+    if is_main():
+        try:
+            value = call()
+        except UserError as error:
+            refusal = error
+    if world_size() > 1:
+        import paddle
+
+        holder = [value, refusal and str(refusal)]
+        paddle.distributed.broadcast_object_list(holder, src=0)
+        value, refusal = holder[0], refusal or (UserError(holder[1]) if holder[1] else None)
+    if refusal is not None:
+        raise refusal
+    return value
 
 
 def is_main() -> bool:

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         copies = data.features(rows["train"], reader, teacher.wordpiece if distilled else None, arm)
 
         # 4. Student.
-        embeddings = data.initial_embeddings(arm, reader, teacher.wordpiece, teacher.folder)
+        embeddings = data.initial_embeddings(arm, reader, teacher.wordpiece, teacher.weights)
         student = bilstm.create(data.student_config(arm, task, reader), seed, embeddings, arm.lazy_embeddings)
 
         # 5. Losses.

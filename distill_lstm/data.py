@@ -150,7 +150,7 @@ def initial_embeddings(
     args: StudentArgs, reader: Reader, wordpiece: WordPiece | None, model: str | Path
 ) -> np.ndarray | None:
     """[V, emb_dim] to start from, or None for random ones: word vectors of a file, or the wordpiece table of the BERT
-    in the folder `model`, reduced by PCA (a word is the mean of its pieces)."""
+    at `model` (see `find_model`), reduced by PCA (a word is the mean of its pieces)."""
     if not args.use_pretrained_emb:
         return None
     tokens = reader.vocabulary.tokens

@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     task = load_task(args)
     found = find_model(args.model_name_or_path)
     found.check_length(args.max_seq_length)
+    if task.pair:
+        found.check_pairs()
     wordpiece = WordPiece.from_folder(found.folder)
 
     def encode(rows: Rows) -> Encoded:

@@ -97,6 +97,43 @@ def make_masked_lm_folder(path: str | Path, vocab: Sequence[str] = VOCAB, seed: 
     return folder
 
 
+def save_as_transformers_5(folder: Path, lowercase: bool = True, strip_accents: bool | None = None) -> Path:
+    """Put tokenizer.json, made by the library `tokenizers`, in the place of a folder's vocab.txt; returns `folder`."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    ids = {token: i for i, token in enumerate((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(True, True, strip_accents, lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS]:0 $A:0 [SEP]:0",
+        "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        [(token, ids[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    tokenizer.decoder = decoders.WordPiece("##")
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"backend": "tokenizers", "do_lower_case": lowercase, "strip_accents": strip_accents}
+    settings |= {"tokenize_chinese_chars": True, "tokenizer_class": "BertTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "vocab.txt").unlink()
+    return folder
+
+
+def keep_one_token_type(folder: Path) -> Path:
+    """Cut the model of a folder down to token type 0; returns `folder`."""
+    from safetensors.numpy import load_file, save_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}), encoding="utf-8")
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        if "token_type_embeddings" in name:
+            weights[name] = weights[name][:1].copy()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "np"})
+    return folder
+
+
 def make_glue_data(path: str | Path, task: str = "SST-2", rows: int = 64, seed: int = 0) -> Path:
     """Write `path`/TASK/{train,dev,test}.tsv in GLUE's own columns: `rows` rows in train, half as many in dev and test.
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.losses.soft_targets import hard_cross_entropy, label_mse
     from distill.training.classification import Classification
     from distill.training.control import run_arms
-    from distill.training.monitor import Run, from_main
+    from distill.training.monitor import Run
     from models import KINDS
     from tinybert import data
     from tinybert.losses import layer_losses, prediction_loss
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             stage_run = work.run(folder / "stages" / stage, dataclasses.replace(args, overwrite=False), **facts)
             if not stage_run.finished:
                 train_stage(stage, stage_run, student, projections, distilled, seed)
-            from_main(lambda: None)  # the other ranks wait for what rank 0 has written
+            runtime.from_main(lambda: None)  # the other ranks wait for what rank 0 has written
             student = load_bert(stage_run.output_dir, task.num_outputs, head="stored")
         train_stage(last, this_run, student, projections, distilled, seed)
         return folder

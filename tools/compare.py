@@ -187,6 +187,8 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     args.max_seq_length = args.max_seq_length or trained_length(teacher.folder)
     rows = {split: load_rows(args, task, split) for split in ("train", task.dev_splits[0])}
     teacher.check_length(args.max_seq_length)
+    if task.pair:
+        teacher.check_pairs()
     layers = planned.student_layers(teacher.config["num_hidden_layers"], args.student_layers)
     recipes, left_out = planned.chosen(
         planned.read_recipes(args.recipes or RECIPES), args.methods, task.pair, args.pair_teacher is not None, layers

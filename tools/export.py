@@ -241,6 +241,8 @@ def open_bert(folder: Path, longest: int | None, asked: bool, pair: bool) -> Sou
     found = find_model(folder)
     if asked and longest:
         found.check_length(longest)
+    if pair:
+        found.check_pairs()
     length = min(longest or 128, found.config.get("max_position_embeddings", 512))
     model = open_folder(folder, length)
     wordpiece = WordPiece.from_folder(found.folder)

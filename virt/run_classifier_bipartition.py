@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     layout = PairLayout(*(args.lengths or (130, 130)))
     found = data.find_start("--init_checkpoint", args.init_checkpoint, args)
     data.check_positions(found, layout.joint, (layout.first, layout.second))
+    found.check_pairs()
     wordpiece = WordPiece.from_folder(found.folder)
     texts, labels = layout.encode(wordpiece, rows["train"]), rows["train"].labels
     data.report_cut_texts(texts)

@@ -13,10 +13,10 @@ from distill.data.words import read_vocabulary
 from distill.encoders.folder import flatten_config
 from distill.errors import UserError
 from distill.files import read_settings, sha256, write_atomic, write_json
+from distill.runtime import from_main
 from distill.teachers.teacher import pair_settings
 from distill.tensors import save_tensors
 from distill.training.checkpoint import beside, replace_folder
-from distill.training.monitor import from_main
 from virt.args import PairOptions
 
 _NAMES = (

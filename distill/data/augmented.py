@@ -66,8 +66,14 @@ def load_augmented(task: Task, args: TaskOptions) -> Rows:
     if not path.is_file():
         raise UserError(f"{path}: no augmented rows; make them with data_augmentation/data_augmentation.py")
     record = record_folder(path)
-    if (record / "run.yaml").is_file():
-        if yaml.safe_load((record / "run.yaml").read_text())["rows"] != load_rows(args, task, "train").digest():
+    settings = record / "run.yaml"
+    if settings.is_file():
+        try:
+            made_of = yaml.safe_load(settings.read_text(encoding="utf-8"))["rows"]
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+            what = f"does not say of which rows {path.name} was made"
+            raise UserError(f"{settings}: {what}; delete it and make the rows again with --overwrite") from None
+        if made_of != load_rows(args, task, "train").digest():
             train = find_split(args, task, "train")
             raise UserError(f"{path}: made of other rows than {train} holds now; make it again with --overwrite")
         if not read_json(record / "run.json").get("finished"):

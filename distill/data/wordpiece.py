@@ -21,17 +21,17 @@ from distill.data.words import CJK_RANGES, BasicTable, is_dropped, read_vocabula
 from distill.errors import UserError
 from distill.files import read_settings, write_atomic, write_json
 from distill.runtime import log
+from distill.tokenizer_json import SPECIALS, read_tokenizer
 
 _CHUNK = 10_000  # texts at a time: Python objects exist for so many only
 _MAX_CACHED_WORDS = 1 << 20
 
 # Control characters that mark a row's end and the special tokens found in a text, while it is cut into words.
-_SPECIALS = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
 _ROW_END = "\0"
-_MARKS = {token: chr(i) for i, token in enumerate(_SPECIALS, start=1)}
+_MARKS = {token: chr(i) for i, token in enumerate(SPECIALS, start=1)}
 _MARK_IN_TEXT = re.compile("[\1-\5]")
 _HARMLESS = dict.fromkeys(range(len(_MARKS) + 1), "\x0e")  # dropped later like them, but no mark
-_SPECIAL = re.compile("|".join(map(re.escape, _SPECIALS)))
+_SPECIAL = re.compile("|".join(map(re.escape, SPECIALS)))
 _NO_BORDER = "[^\\s\1-\5" + "".join(f"{chr(low)}-{chr(high)}" for low, high in CJK_RANGES) + "\0]"
 _LONE_SPECIAL = re.compile(f"(?<!{_NO_BORDER})(?:{_SPECIAL.pattern})(?!{_NO_BORDER})")
 
@@ -156,21 +156,28 @@ class WordPiece:
 
     Args:
         vocab_file: one token a line; the line number, from 0, is the id.
+        tokens: those of the file where it is none of lines.
         lowercase: lower-case the text (and drop accents, unless `strip_accents` says otherwise).
         strip_accents: None as `lowercase`.
 
     Raises UserError for a vocabulary that cannot be read (see `words.read_vocabulary`) or lacks a special token.
     """
 
-    def __init__(self, vocab_file: str | Path, lowercase: bool, strip_accents: bool | None = None) -> None:
+    def __init__(
+        self,
+        vocab_file: str | Path,
+        lowercase: bool,
+        strip_accents: bool | None = None,
+        tokens: list[str] | None = None,
+    ) -> None:
         self.vocab_file = Path(vocab_file)
         self.lowercase = lowercase
-        self.tokens = read_vocabulary(vocab_file)
+        self.tokens = read_vocabulary(vocab_file) if tokens is None else tokens
         self.size = len(self.tokens)
         ids = {token: i for i, token in enumerate(self.tokens)}
-        missing = [token for token in _SPECIALS if token not in ids]
+        missing = [token for token in SPECIALS if token not in ids]
         if missing:
-            raise UserError(f"{vocab_file}: no line {missing[0]}; this is not a BERT vocabulary")
+            raise UserError(f"{vocab_file}: no token {missing[0]}; this is not a BERT vocabulary")
         self.pad_id, self.unk_id, self.mask_id = ids["[PAD]"], ids["[UNK]"], ids["[MASK]"]
         self.cls_id, self.sep_id = ids["[CLS]"], ids["[SEP]"]
         self._table = BasicTable(lowercase, strip_accents)
@@ -179,19 +186,31 @@ class WordPiece:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "WordPiece":
-        """Of a model folder: vocab.txt with the settings of tokenizer_config.json.
+        """Of a model folder: vocab.txt with the settings of tokenizer_config.json; or, where it is missing,
+        tokenizer.json.
 
         Without a `do_lower_case` there, text is lower-cased unless the vocabulary has words with capitals.
         """
         folder = Path(folder)
-        vocab_file, config_file = folder / "vocab.txt", folder / "tokenizer_config.json"
-        if not vocab_file.is_file():
-            raise UserError(f"{vocab_file}: no such file; a model folder must hold the model's vocabulary, vocab.txt")
+        vocab_file, config_file, whole = (
+            folder / name for name in ("vocab.txt", "tokenizer_config.json", "tokenizer.json")
+        )
+        if not vocab_file.is_file() and not whole.is_file():
+            raise UserError(
+                f"{vocab_file}: no such file, nor a {whole.name}; a model folder must hold the model's vocabulary"
+            )
         config = read_settings(config_file) if config_file.is_file() else {}
         if config.get("tokenize_chinese_chars") is False or config.get("do_basic_tokenize") is False:
             raise UserError(
                 f"{config_file}: tokenize_chinese_chars and do_basic_tokenize must be true, as in original BERT"
             )
+        if not vocab_file.is_file():
+            tokens, lower, strip = read_tokenizer(whole)
+            for name, value in (("do_lower_case", lower), ("strip_accents", strip)):
+                if config.get(name, value) != value:
+                    what = f"{name} is {config[name]}, in {whole.name} {value}"
+                    raise UserError(f"{config_file}: {what}; correct the one that is not the model's")
+            return cls(whole, lower, strip, tokens)
         lowercase = config.get("do_lower_case")
         if lowercase is None:
             capital = re.compile("(##)?[a-z]*[A-Z][A-Za-z]+")

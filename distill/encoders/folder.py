@@ -16,6 +16,7 @@ from distill.errors import UserError
 from distill.files import atomic_path, read_json, read_settings, write_json
 from distill.pretrained import MINILM, minilm_folder
 from distill.tensors import fill, load_pdparams, load_tensors, load_torch, save_tensors
+from distill.tokenizer_json import read_tokenizer
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -74,6 +75,15 @@ class ModelFolder:
         if max_length > positions:
             raise UserError(
                 f"--max_seq_length {max_length}: the model in {self.folder} reads at most {positions} tokens"
+            )
+
+    def check_pairs(self) -> None:
+        """Raise UserError when the model has no token type 1, that of the second text of an input."""
+        types = self.config.get("type_vocab_size", 2)
+        if types < 2:
+            raise UserError(
+                f"{self.config_file}: type_vocab_size {types}, and two texts in one input need 2 token types; "
+                "pass a BERT that has them"
             )
 
 
@@ -413,15 +423,19 @@ def _check_vocabulary(found: ModelFolder, state: dict[str, np.ndarray]) -> None:
             f"{found.config_file}: vocab_size {said}, but the embedding in {found.weights.name} has {rows} rows; "
             "use the config and the weights of the same model"
         )
-    vocabulary = found.folder / "vocab.txt"
+    vocabulary, whole = found.folder / "vocab.txt", found.folder / "tokenizer.json"
     if vocabulary.is_file():
         with open(vocabulary, encoding="utf-8", errors="replace") as lines:
             tokens = sum(1 for _ in lines)
-        if tokens != rows:
-            raise UserError(
-                f"{vocabulary}: {tokens} tokens, but the embedding in {found.weights.name} has {rows} rows; "
-                "copy the vocabulary that the model was trained with"
-            )
+    elif whole.is_file():
+        vocabulary, tokens = whole, len(read_tokenizer(whole)[0])
+    else:
+        return
+    if tokens != rows:
+        raise UserError(
+            f"{vocabulary}: {tokens} tokens, but the embedding in {found.weights.name} has {rows} rows; "
+            "copy the vocabulary that the model was trained with"
+        )
 
 
 def _head_is_new(found: ModelFolder, state: dict[str, np.ndarray], head: str) -> bool:

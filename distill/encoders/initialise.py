@@ -13,6 +13,7 @@ from distill.encoders.taps import find_bert
 from distill.errors import UserError
 from distill.files import sha256
 from distill.options import StudentOptions
+from distill.runtime import log
 
 if TYPE_CHECKING:
     from distill.data.tasks import Task
@@ -33,7 +34,8 @@ def create_student(
     """The BertForSequenceClassification that the flags ask for, in train mode; what is random in it follows `seed`.
 
     teacher: the BertForSequenceClassification that it starts from when no other model is named; wordpiece: what both
-    read; task: None for a plain BertModel, which `teacher` must be then; kinds: of a named model, see `find_model`.
+    read, so that a named model may differ in lower-casing; task: None for a plain BertModel, which `teacher` must be
+    then; kinds: of a named model, see `find_model`.
     Raises UserError for a model with another vocabulary or too few positions for `max_length` tokens, for layers
     it does not have, for other widths where weights are copied, and for a named model of which nothing would be.
     """
@@ -47,10 +49,18 @@ def create_student(
     if path is not None:
         found = find_model(path, kinds)
         found.check_length(max_length)
-        if type(wordpiece).from_folder(found.folder).digest() != wordpiece.digest():
+        if task is not None and task.pair:
+            found.check_pairs()
+        own = type(wordpiece).from_folder(found.folder)
+        if own.tokens != wordpiece.tokens:
             raise UserError(
                 f"--student_model_name_or_path {path}: its wordpieces are not those of the teacher, "
-                f"{wordpiece.vocab_file}; pass a student with the same vocabulary and lower-casing"
+                f"{wordpiece.vocab_file}; pass a student with the same vocabulary"
+            )
+        if own.digest() != wordpiece.digest():
+            log(
+                f"--student_model_name_or_path {path}: treats capitals or accents otherwise than the teacher; the "
+                "student will read as the teacher does"
             )
         outputs, labels = (task.num_outputs, task.labels) if task else (None, None)
         source = load_bert(path, outputs, labels, seed, kinds=kinds)

@@ -116,7 +116,7 @@ class Store:
         self.segments: list[_Segment] = []
 
     def open(self) -> None:
-        """Read the segments that are on disk now. Damaged ones are left out, named, and removed."""
+        """Read the segments that are on disk now. Damaged ones are left out, named, and removed if they may be."""
         self.segments = []
         for mark in sorted(self.folder.glob("segment-*.json")):
             try:
@@ -140,8 +140,9 @@ class Store:
         whole = {mark.stem for mark in self.folder.glob("segment-*.json")}
         for path in self.folder.glob("*segment-*"):
             stem = path.name.lstrip(".").split(".")[0]
-            if stem not in whole and time.time() - path.stat().st_mtime > _ORPHAN_SECONDS:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # renamed by another run since it was listed, or in a read-only cache
+                if stem not in whole and time.time() - path.stat().st_mtime > _ORPHAN_SECONDS:
+                    path.unlink()
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """For uint64 keys [n, 2] the rows' positions in the store, int64 [n]; -1 where there is none."""
@@ -239,9 +240,10 @@ def _helpful_when_full(folder: Path) -> Iterator[None]:
 
 
 def _remove(folder: Path, stem: str) -> None:
-    (folder / f"{stem}.json").unlink(missing_ok=True)
-    for path in folder.glob(f"{stem}.*"):
-        path.unlink(missing_ok=True)
+    """The mark first. What may not be removed, as in a read-only cache, stays."""
+    for path in (folder / f"{stem}.json", *folder.glob(f"{stem}.*")):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def folder_bytes(folder: Path) -> int:

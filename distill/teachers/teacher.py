@@ -28,7 +28,7 @@ from distill.encoders.taps import Reading, scaled_scores
 from distill.errors import UserError
 from distill.files import read_json, sha256, write_json
 from distill.options import TeacherOptions
-from distill.runtime import barrier, is_main, log, rank, world_size
+from distill.runtime import barrier, from_main, is_main, log, rank, world_size
 from distill.teachers.cache import (
     SEGMENT_OVERHEAD,
     CachedOutputs,
@@ -53,6 +53,7 @@ class Teacher:
     task        its number of outputs is checked here, labels and quality by `check`; None: whatever the folder holds
     max_length  longest input in tokens
 
+    weights     the weight file that was read
     model       PaddleNLP BertForSequenceClassification;  wordpiece its tokenizer;  labels its label names or None
     digest      SHA-256 of weights, settings, vocabulary and max_length: equal digests give equal outputs
 
@@ -64,6 +65,8 @@ class Teacher:
     def __init__(self, folder: str | Path, task: Task | None, max_length: int, options: TeacherOptions) -> None:
         found = find_model(folder)
         found.check_length(max_length)
+        if task is not None and task.pair:
+            found.check_pairs()
         outputs = task.num_outputs if task is not None else found.num_outputs
         self._adopt(found, load_bert(found.weights, outputs, head="stored"), task, options, [max_length])
         self.max_length = max_length
@@ -72,7 +75,8 @@ class Teacher:
         self, found: ModelFolder, model: nn.Layer, task: Task | None, options: TeacherOptions, reading: list[Any]
     ) -> None:
         """Take the model of a folder for a teacher; reading: what its outputs depend on besides the folder's files."""
-        self.folder, self.task, self.options, self.model = found.folder, task, options, model
+        self.folder, self.weights = found.folder, found.weights
+        self.task, self.options, self.model = task, options, model
         self.model.eval()
         for parameter in self.model.parameters():
             parameter.stop_gradient = True
@@ -92,13 +96,20 @@ class Teacher:
         if not inference.available():
             return "eager"
         note = Path(self.options.cache_dir).expanduser() / f"{self.digest[:16]}.json"
-        if is_main() and not note.exists():
-            layer = Reading(self.model, (), ())
-            ways = {"eager": inference.eager(layer, BERT_INPUTS), "compiled": inference.compiled(layer, BERT_INPUTS)}
-            batch = inference.sample(self.model.config.vocab_size, 32, min(self.max_length, 32))
-            write_json(note, {"way": inference.faster(ways, batch)})
-        barrier()
-        return str(read_json(note)["way"])
+
+        def noted() -> str:
+            if not note.exists():
+                layer = Reading(self.model, (), ())
+                ways = {
+                    "eager": inference.eager(layer, BERT_INPUTS),
+                    "compiled": inference.compiled(layer, BERT_INPUTS),
+                }
+                batch = inference.sample(self.model.config.vocab_size, 32, min(self.max_length, 32))
+                write_json(note, {"way": inference.faster(ways, batch)})
+            return str(read_json(note)["way"])
+
+        way: str = from_main(noted)  # another run may be writing its own note
+        return way
 
     def _pass(self, hidden: tuple[int, ...], scores: tuple[int, ...]) -> inference.Pass:
         """The pass that gives logits, these layers' hidden states, then their queries, then their keys."""
@@ -224,32 +235,32 @@ class Teacher:
             requests = Requests.of(encoded.keys()[rows], encoded.extents[rows])
             requests = dataclasses.replace(requests, first=np.asarray(rows)[requests.first])
         stores = [Store(folder / output.name, output) for output in parsed]
-        if is_main():
+        unfinished = Unfinished(folder, requests, parsed)
+
+        def decide() -> tuple[np.ndarray, list[np.ndarray], float]:
             for store in stores:
                 store.tidy()
-        barrier()  # damaged segments and left-overs are gone before anybody counts
-        if not is_main():
-            for store in stores:
-                store.open()
-        positions = [store.find(requests.keys) for store in stores]
-        missing = np.array(positions) < 0
+            positions = [store.find(requests.keys) for store in stores]
+            missing = np.array(positions) < 0
+            absent = missing.any(axis=0)
+            begun = unfinished.begun()
+            begun = absent if begun is None else begun | absent
+            plan = self._admitted(requests, parsed, missing, begun, root, unfinished.size)
+            if plan:
+                unfinished.begin(begun)
+            return missing, plan, stores[0].seconds(positions[0][~absent])
+
+        # Another run may add to the cache meanwhile, and ranks that counted by themselves would share out other rows.
+        missing, plan, saved = from_main(decide)
         absent = missing.any(axis=0)
-        saved = stores[0].seconds(positions[0][~absent])
-        del positions
-        unfinished = Unfinished(folder, requests, parsed)
-        begun = unfinished.begun()
-        begun = absent if begun is None else begun | absent
-        plan = self._admitted(requests, parsed, missing, begun, root, unfinished.size)
-        barrier()  # and everybody has counted before the first file is added
         started = time.perf_counter()
         todo = sum(int(absent[batch].sum()) for batch in plan)
         if plan:
-            if is_main():
-                unfinished.begin(begun)
             self._fill(encoded, requests, stores, missing, plan)
             barrier()
             if is_main():
                 unfinished.end()
+        if plan or not is_main():
             for store in stores:
                 store.open()
         seconds = time.perf_counter() - started
@@ -434,6 +445,7 @@ class PairTeacher(Teacher):
         self.layout = dataclasses.replace(layout, fixed=fixed)
         self.max_length = layout.joint
         found.check_length(self.max_length)
+        found.check_pairs()
         self._adopt(found, model, task, options, [dataclasses.astuple(self.layout), model.pooling])
 
     def encode(self, rows: Rows) -> Pairs:

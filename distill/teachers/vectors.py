@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import UserError
-from distill.runtime import barrier, is_main, log, rank, world_size
+from distill.runtime import barrier, from_main, is_main, log, rank, world_size
 from distill.teachers.cache import (
     SEGMENT_OVERHEAD,
     CachedOutputs,
@@ -72,23 +72,33 @@ def teacher_vectors(
     root = Path(cache_dir).expanduser()
     folder = root / digest[:16]
     requests = Requests.of(_keys(texts), np.maximum([len(text) for text in texts], 1))
-    store, dim = _opened(folder, encode, texts[0])
-    absent = store.find(requests.keys) < 0
-    saved = store.seconds(store.find(requests.keys[~absent]))
+    store = Store(folder / "vectors", Output("vectors", (), (0,)))
     unfinished = Unfinished(folder, requests, [store.output])
-    begun = unfinished.begun()
-    begun = absent if begun is None else begun | absent
-    room = limit_gb * 1e9 - folder_bytes(root) - unfinished.size - SEGMENT_OVERHEAD
-    plan = _admitted(requests, absent, begun, 4 * dim + 16, room, f"{root} (limit {limit_gb:g} GB)")
-    barrier()  # everybody has counted before the first file is added
+
+    def decide() -> tuple[int, np.ndarray, list[np.ndarray], float]:
+        store.tidy()
+        # The width of those that are there, otherwise of the first text's.
+        dim = store.segments[0].data().shape[1] if store.segments else np.asarray(encode([texts[0]])).shape[-1]
+        positions = store.find(requests.keys)
+        absent = positions < 0
+        begun = unfinished.begun()
+        begun = absent if begun is None else begun | absent
+        room = limit_gb * 1e9 - folder_bytes(root) - unfinished.size - SEGMENT_OVERHEAD
+        plan = _admitted(requests, absent, begun, 4 * dim + 16, room, f"{root} (limit {limit_gb:g} GB)")
+        if plan:
+            unfinished.begin(begun)
+        return int(dim), absent, plan, store.seconds(positions[~absent])
+
+    # Another run may add to the cache meanwhile, and ranks that counted by themselves would share out other texts.
+    dim, absent, plan, saved = from_main(decide)
+    store.output = Output("vectors", (), (dim,))
     started = time.perf_counter()
     if plan:
-        if is_main():
-            unfinished.begin(begun)
         _fill(encode, dim, texts, requests, store, absent, plan)
         barrier()
         if is_main():
             unfinished.end()
+    if plan or not is_main():
         store.open()
     done = sum(int(absent[rows].sum()) for rows in plan)
     distinct, found = len(absent), int((~absent).sum())
@@ -106,22 +116,6 @@ def _keys(texts: Sequence[str]) -> np.ndarray:
     """Content address of each text, [n] of dtype V16: 128-bit BLAKE2b of its UTF-8 bytes."""
     digests = (hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts)
     return np.frombuffer(b"".join(digests), "V16")
-
-
-def _opened(folder: Path, encode: Encode, text: str) -> tuple[Store, int]:
-    """The store of vectors, and their width: that of those it holds, otherwise of the one of `text`."""
-    store = Store(folder / "vectors", Output("vectors", (), (0,)))
-    if is_main():
-        store.tidy()
-    barrier()  # damaged segments and left-overs are gone before anybody counts
-    if not is_main():
-        store.open()
-    if store.segments:
-        dim = store.segments[0].data().shape[1]
-    else:
-        dim = np.asarray(encode([text])).shape[-1]
-    store.output = Output("vectors", (), (int(dim),))
-    return store, int(dim)
 
 
 def _admitted(

@@ -27,7 +27,7 @@ from distill.encoders import cpu
 from distill.errors import UserError
 from distill.options import TrainOptions
 from distill.training import checkpoint
-from distill.training.monitor import Progress, Run, Signals, from_main
+from distill.training.monitor import Progress, Run, Signals
 from distill.training.optimizer import build_optimizer, mixed_precision
 from distill.training.schedule import learning_rate
 
@@ -229,7 +229,7 @@ def _sum_over_ranks(array: np.ndarray) -> np.ndarray:
 
 def _resume(state: _State, run: Run, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, scaler: Any) -> _State:
     """The state of the newest whole checkpoint, weights and optimizer put back; `state` itself where there is none."""
-    path = from_main(lambda: checkpoint.newest(run.checkpoints))
+    path = runtime.from_main(lambda: checkpoint.newest(run.checkpoints))
     if path is None:
         return state
     saved = _State(**checkpoint.load_state(path))
@@ -256,7 +256,7 @@ def _save(state: _State, run: Run, model: nn.Layer, optimizer: paddle.optimizer.
         checkpoint.save(run.checkpoints, state.step, model, optimizer, dataclasses.asdict(state))
         run.write_facts(steps=state.step, rows=state.rows)
 
-    from_main(write)
+    runtime.from_main(write)
 
 
 def _evaluate(
@@ -273,7 +273,7 @@ def _evaluate(
         model.train()
         return scores
 
-    scores: dict[str, float] = from_main(scores_of_main)
+    scores: dict[str, float] = runtime.from_main(scores_of_main)
     _require_finite({f"dev {name}": value for name, value in scores.items()}, step, run)
     return scores
 
@@ -295,7 +295,7 @@ def _keep_best(
             save(unfinished)
             checkpoint.replace_folder(unfinished, run.best_dir)
 
-    from_main(write)
+    runtime.from_main(write)
 
 
 def _require_finite(values: dict[str, float], step: int, run: Run) -> None:

@@ -23,7 +23,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Run:
         self._best = -math.inf
         self._asked = 0.0  # seconds of the teacher that `count` has seen
         # The other ranks look at the folder through rank 0's eyes only: it may be changing it right now.
-        self._facts: dict[str, Any] = from_main(lambda: self._open(overwrite, cosmetic))
+        self._facts: dict[str, Any] = runtime.from_main(lambda: self._open(overwrite, cosmetic))
         self.finished: bool = self._facts["finished"]
 
     def _open(self, overwrite: bool, cosmetic: Collection[str]) -> dict[str, Any]:
@@ -334,25 +334,6 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def from_main(call: Callable[[], Any]) -> Any:
-    """What `call` returns on rank 0, where alone it runs, for every rank; a UserError is raised on all."""
-    value, refusal = None, None
-    if runtime.is_main():
-        try:
-            value = call()
-        except UserError as error:
-            refusal = error
-    if runtime.world_size() > 1:
-        import paddle
-
-        holder = [value, refusal and str(refusal)]
-        paddle.distributed.broadcast_object_list(holder, src=0)
-        value, refusal = holder[0], refusal or (UserError(holder[1]) if holder[1] else None)
-    if refusal is not None:
-        raise refusal
-    return value
 
 
 def refuse_loss(folder: Path, name: str, place: str | Path) -> None:

@@ -17,7 +17,8 @@ from distill.training import monitor
 from distill_lstm import bert_distill, small
 from glue import run_glue
 from tests.recipes.runs import glue, lstm, metrics, read, refused, tree
-from tests.tiny import VOCAB, make_bert_folder
+from tests.tiny import VOCAB, keep_one_token_type, make_bert_folder, save_as_transformers_5
+from virt import run_classifier_bipartition
 
 HEADER = "sentence\tlabel"
 ROWS = ["a good film\t1", "a bad film\t0"] * 4
@@ -177,6 +178,32 @@ def test_models(fault, teacher, data_dir, tmp_path):
             continue  # it reads the embeddings alone
         line = refused(main, argv, tmp_path)
         assert line.startswith(str(teacher)) and expected in line
+
+
+def test_a_model_of_one_token_type_reads_no_pairs(data_dir, encoder, teachers, tmp_path):
+    expected = "config.json: type_vocab_size 1, and two texts in one input need 2 token types"
+    teacher = keep_one_token_type(shutil.copytree(teachers("MRPC"), tmp_path / "teacher"))
+    bert = keep_one_token_type(shutil.copytree(encoder, tmp_path / "bert"))
+    argv = lstm(data_dir, tmp_path / "run", "MRPC", "--teacher_path", teacher, "--cache_dir", tmp_path / "cache")
+    assert refused(bert_distill.main, argv, tmp_path).startswith(f"{teacher}/{expected}")
+    assert refused(run_glue.main, glue(data_dir, bert, tmp_path / "run", "MRPC"), tmp_path).startswith(
+        f"{bert}/{expected}"
+    )
+    pairs = ["--task_name", "MRPC", "--data_dir", data_dir, "--init_checkpoint", bert, "--output_dir", tmp_path / "run"]
+    lengths = ["--max_seq_length_query", "14", "--max_seq_length_doc", "18"]
+    line = refused(run_classifier_bipartition.main, [*map(str, pairs), *lengths], tmp_path)
+    assert line.startswith(f"{bert}/{expected}")
+    more = ("--max_steps", 1)
+    assert run_glue.main(glue(data_dir, bert, tmp_path / "run", "SST-2", *more)) == tmp_path / "run"  # one text
+
+
+def test_a_bert_with_tokenizer_json_alone_is_a_start_and_a_teacher(data_dir, encoder, tmp_path):
+    start = save_as_transformers_5(shutil.copytree(encoder, tmp_path / "start"))
+    teacher = run_glue.main(glue(data_dir, start, tmp_path / "teacher"))
+    assert (teacher / "vocab.txt").read_bytes() == (encoder / "vocab.txt").read_bytes()
+    save_as_transformers_5(teacher)
+    student = bert_distill.main([*distil(data_dir, teacher, tmp_path / "student"), "--skip_teacher_check", "true"])
+    assert (student / "vocab.txt").read_bytes() == (encoder / "vocab.txt").read_bytes()
 
 
 def test_a_truncated_file_of_the_older_name(teacher, data_dir, tmp_path):

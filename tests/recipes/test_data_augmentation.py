@@ -32,7 +32,7 @@ from distill.options import TaskOptions, TeacherOptions
 from distill.teachers.teacher import Teacher
 from distill_lstm import bert_distill
 from tests.recipes.runs import lstm, read, refused, taught
-from tests.tiny import SPECIAL, VOCAB, make_glue_data, make_masked_lm_folder
+from tests.tiny import SPECIAL, VOCAB, keep_one_token_type, make_glue_data, make_masked_lm_folder
 from tinybert import task_distill
 
 SCRIPT = Path(data_augmentation.__file__)
@@ -622,6 +622,12 @@ def test_refused(more, message, place, masked):
     (place / "bad.txt").write_text("film 1 2\nmovie 1\n")
     more = [str(value).format(place=place) for value in more]
     assert message in refused(data_augmentation.main, [*flags(place, masked), *more], place)
+
+
+def test_a_masked_lm_of_one_token_type_is_refused(place, masked):
+    model = keep_one_token_type(shutil.copytree(masked, place / "model"))
+    line = refused(data_augmentation.main, flags(place, model), place)
+    assert line.startswith(f"{model}/config.json: type_vocab_size 1, and two texts in one input need 2 token types")
 
 
 # Its reader

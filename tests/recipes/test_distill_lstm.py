@@ -1,8 +1,11 @@
 """small.py and bert_distill.py from end to end, and what both models read of the same rows and copies."""
 
+import shutil
+
 import numpy as np
 import paddle
 import pytest
+from safetensors.numpy import save_file
 
 from distill.cli import parse
 from distill.data.ragged import Ragged
@@ -325,6 +328,24 @@ def test_embeddings_are_the_teachers_table_by_pca(width, data_dir, teachers, tmp
         load_tensors(run / "model.safetensors")["embedding.weight"], expected, rtol=0, atol=1e-25
     )
     assert not expected[0].any() and expected[:, :32].std() == pytest.approx(0.5, rel=0.02)
+
+
+def test_embeddings_are_of_the_weight_file_that_was_named(data_dir, teachers, tmp_path):
+    source, checkpoints = teachers("SST-2"), tmp_path / "ckpt"
+    checkpoints.mkdir()
+    for name in ("config.json", "vocab.txt", "tokenizer_config.json"):
+        shutil.copy(source / name, checkpoints)
+    weights = load_tensors(source / "model.safetensors")
+    named, other = checkpoints / "step_200.safetensors", checkpoints / "model.safetensors"
+    shutil.copy(source / "model.safetensors", named)
+    table = next(name for name in weights if "word_embeddings" in name)
+    save_file(weights | {table: weights[table][::-1].copy()}, other)
+    flags = ("--teacher_path", named, "--cache_dir", tmp_path / "cache", "--use_pretrained_emb", "true", "--n_iter", 0)
+    run = bert_distill.main(lstm(data_dir, tmp_path / "run", "SST-2", *flags, *STILL))
+    tables = [reduce_table(word_embeddings(path), 8, pad_id=0) for path in (named, other)]
+    found = load_tensors(run / "model.safetensors")["embedding.weight"]
+    np.testing.assert_allclose(found, tables[0], rtol=0, atol=1e-25)
+    assert np.abs(found - tables[1]).max() > 0.01
 
 
 def test_embeddings_of_a_file(data_dir, tmp_path):

@@ -5,6 +5,7 @@ most of the time.
 """
 
 import importlib
+import shutil
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ from distill.evaluation.predictions import load_predictions
 from distill.naming import ROOT
 from distill.teachers.teacher import BertForPairs, save_pair_bert
 from tests.recipes.runs import no_clock, read, refused
-from tests.tiny import make_bert_folder, make_glue_data
+from tests.tiny import keep_one_token_type, make_bert_folder, make_glue_data
 from tools import compare
 from tools.comparison import plan as planned
 from tools.comparison import students
@@ -260,6 +261,12 @@ def test_a_recipe_that_fails_is_named_with_its_command(home, tmp_path):
 def test_refusals(more, expected, home, tmp_path):
     more = [str(word).replace("HOME", str(home)) for word in more]
     assert expected in refused(compare.main, flags(home, tmp_path / "out", *more), tmp_path)
+
+
+def test_a_teacher_of_one_token_type_is_refused_for_pairs(home, tmp_path):
+    single = keep_one_token_type(shutil.copytree(home / "teacher", tmp_path / "single"))
+    line = refused(compare.main, flags(home, tmp_path / "out", "--teacher", single, "--max_steps", 1), tmp_path)
+    assert line.startswith(f"{single}/config.json: type_vocab_size 1, and two texts in one input need 2 token types")
 
 
 def test_training_flags_need_a_teacher_and_a_folder(home, tmp_path):

@@ -21,7 +21,7 @@ from distill.errors import UserError
 from models import bilstm
 from models.predictor import open_folder
 from tests.recipes.runs import refused, tree
-from tests.tiny import make_bert_folder, make_glue_data
+from tests.tiny import keep_one_token_type, make_bert_folder, make_glue_data
 from tools import export
 
 FAST, SLOW = Latency(1.0, 0.5), Latency(2.0, 1.0)
@@ -402,6 +402,9 @@ def test_more_refusals(bert, data_dir, tmp_path):
         export.main([])
     nowhere = refused(export.main, flags(tmp_path / "nowhere", tmp_path / "b", data_dir), tmp_path)
     assert nowhere == f"{tmp_path / 'nowhere'}: no such folder; give that of a finished model"
+    single = keep_one_token_type(shutil.copytree(bert, tmp_path / "single"))
+    argv = flags(single, tmp_path / "b", data_dir, "--task_name", "MRPC")
+    assert refused(export.main, argv, tmp_path).startswith(f"{single}/config.json: type_vocab_size 1, and two texts")
     (tmp_path / "file").write_text("")
     argv = flags(bert, tmp_path / "file" / "b", data_dir)
     assert "file/b: cannot be written (Not a directory); choose another folder" in refused(export.main, argv, tmp_path)

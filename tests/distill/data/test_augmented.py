@@ -132,12 +132,28 @@ def refusal(task, options):
     return str(error.value)
 
 
+def test_the_record_is_read_whatever_the_locale(tmp_path, monkeypatch):
+    task, options = get_task("SST-2"), TaskOptions(data_dir=str(make_glue_data(tmp_path / "data", rows=4)))
+    rows = load_rows(options, task, "train")
+    record = record_folder(save(task, options, rows))
+    write(record, "run.yaml", f"encoder: modèle\nrows: {rows.digest()}")
+    write(record, "run.json", '{"finished": true}')
+    read_text = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding=None: read_text(self, encoding or "ascii"))
+    assert_equal(load_augmented(task, options), rows)
+
+
 def test_refused(tmp_path, monkeypatch):
     task, options = get_task("SST-2"), TaskOptions(data_dir=str(make_glue_data(tmp_path / "data", rows=4)))
     path = augmented_path(task, options.data_dir)
     assert refusal(task, options) == f"{path}: no augmented rows; make them with data_augmentation/data_augmentation.py"
     rows = load_rows(options, task, "train")
     save(task, options, rows)
+    for content in ("seed: 1", "[", "rows", ""):
+        settings = write(record_folder(path), "run.yaml", content)
+        assert refusal(task, options).startswith(f"{settings}: does not say of which rows {path.name} was made; delete")
+    settings.write_bytes(b"rows: caf\xe9\n")
+    assert refusal(task, options).startswith(f"{settings}: does not say of which rows")
     write(record_folder(path), "run.yaml", yaml.safe_dump({"rows": rows.digest(), "seed": 1}))
     write(record_folder(path), "run.json", '{"finished": false}')
     assert refusal(task, options).startswith(f"{path}: begun again by data_augmentation.py and not finished")

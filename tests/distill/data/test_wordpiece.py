@@ -17,6 +17,7 @@ from distill.data.ragged import Ragged
 from distill.data.wordpiece import Encoded, WordPiece, report_cut
 from distill.data.words import BasicTable
 from distill.errors import UserError
+from tests.tiny import save_as_transformers_5
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [
@@ -217,7 +218,7 @@ def test_max_length_too_small(vocab_file):
 def test_vocabulary_errors(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nhello\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"vocab\.txt: no line \[MASK\]"):
+    with pytest.raises(UserError, match=r"vocab\.txt: no token \[MASK\]"):
         WordPiece(path, True)
     path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\n[UNK]\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"vocab\.txt:7: token '\[UNK\]' already stands in line 2"):
@@ -243,6 +244,80 @@ def test_from_folder(tmp_path, vocab_file):
     settings_file.write_text(json.dumps({"tokenize_chinese_chars": False}), encoding="utf-8")
     with pytest.raises(UserError, match="tokenize_chinese_chars and do_basic_tokenize must be true"):
         WordPiece.from_folder(tmp_path)
+
+
+PLAIN = [  # where that library and PaddleNLP agree: no symbols, no newer Unicode
+    "Hello, world! UNAFFABLE unaffable hello",
+    "café CAFÉ cafe\u0301 naïve Ångström ñandú Straße ÉCOLE",
+    "中国龍hello中国world 《书》，。！Hello 中Ä国",
+    "don't [MASK]ing x[CLS]y [SEP] [mask] a\tb\nc\u00a0d \x01e",
+    "a" * 101 + " Ёжик ёжик 한국어",
+]
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("strip_accents", [None, True, False])
+def test_tokenizer_json_gives_the_ids_of_its_library(lowercase, strip_accents, vocab_file, tmp_path):
+    from tokenizers import Tokenizer
+
+    shutil.copy(vocab_file, tmp_path / "vocab.txt")
+    save_as_transformers_5(tmp_path, lowercase, strip_accents)
+    ours, theirs = WordPiece.from_folder(tmp_path), Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    encoded, pairs = ours.encode(PLAIN, None, 400), ours.encode(PLAIN, PLAIN[::-1], 400)
+    for i, (a, b) in enumerate(zip(PLAIN, PLAIN[::-1], strict=True)):
+        assert encoded.row(i).tolist() == theirs.encode(a).ids
+        expected = theirs.encode(a, b)
+        assert pairs.row(i).tolist() == expected.ids
+        assert pairs.types[pairs.offsets[i] : pairs.offsets[i + 1]].tolist() == expected.type_ids
+    assert (encoded.row(0)[1] == VOCAB.index("hello")) == lowercase
+    assert ours.digest() == WordPiece(vocab_file, lowercase, strip_accents).digest()
+    ours.save(tmp_path / "student")
+    assert (tmp_path / "student" / "vocab.txt").read_bytes() == vocab_file.read_bytes()
+    assert WordPiece.from_folder(tmp_path / "student").digest() == ours.digest()
+
+
+def set_in(part, name, value):
+    return lambda content: content[part].__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (set_in("model", "type", "BPE"), 'model.type is "BPE", not "WordPiece"'),
+        (set_in("model", "unk_token", "<unk>"), 'model.unk_token is "<unk>", not "[UNK]"'),
+        (set_in("model", "continuing_subword_prefix", "@@"), 'continuing_subword_prefix is "@@", not "##"'),
+        (set_in("model", "max_input_chars_per_word", 50), "model.max_input_chars_per_word is 50, not 100"),
+        (set_in("normalizer", "handle_chinese_chars", False), "normalizer.handle_chinese_chars is false, not true"),
+        (set_in("normalizer", "type", "Lowercase"), 'normalizer.type is "Lowercase", not "BertNormalizer"'),
+        (lambda content: content.update(normalizer=None), 'normalizer.type is null, not "BertNormalizer"'),
+        (lambda content: content.update(pre_tokenizer={"type": "Whitespace"}), 'pre_tokenizer.type is "Whitespace"'),
+        (lambda content: content.update(post_processor=None), "post_processor does not make [CLS] a [SEP] b [SEP]"),
+        (lambda content: content["post_processor"]["pair"].pop(), "post_processor does not make"),
+        (lambda content: content["model"]["vocab"].pop("hello"), "ids of model.vocab are not 0, 1, ..."),
+        (lambda content: content["model"]["vocab"].update({"\n": len(VOCAB)}), "is empty or has a line end in it"),
+        (lambda content: content["added_tokens"].append({"id": 5, "content": "un"}), 'the added token "un" is none'),
+    ],
+)
+def test_a_tokenizer_json_of_another_kind_is_refused(change, expected, vocab_file, tmp_path):
+    shutil.copy(vocab_file, tmp_path / "vocab.txt")
+    path = save_as_transformers_5(tmp_path) / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        WordPiece.from_folder(tmp_path)
+    line = str(error.value)
+    assert line.startswith(f"{path}: ") and expected in line and "\n" not in line and "pass a BERT" in line
+
+
+def test_a_tokenizer_json_and_its_config_must_agree(vocab_file, tmp_path):
+    shutil.copy(vocab_file, tmp_path / "vocab.txt")
+    config = save_as_transformers_5(tmp_path, True) / "tokenizer_config.json"
+    config.write_text('{"do_lower_case": false}')
+    with pytest.raises(UserError, match="do_lower_case is False, in tokenizer.json True; correct the one"):
+        WordPiece.from_folder(tmp_path)
+    config.unlink()
+    assert WordPiece.from_folder(tmp_path).lowercase is True
 
 
 def sample():

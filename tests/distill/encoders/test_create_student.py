@@ -12,7 +12,7 @@ from distill.encoders.folder import load_bert, save_bert
 from distill.encoders.initialise import create_student, student_depth
 from distill.errors import UserError
 from distill.options import StudentOptions
-from tests.tiny import VOCAB, make_bert_folder
+from tests.tiny import VOCAB, keep_one_token_type, make_bert_folder
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def general(home):
     return home / "general"
 
 
-def create(folder, teacher, seed=0, max_length=32, **flags):
+def create(folder, teacher, seed=0, max_length=32, task="SST-2", **flags):
     return create_student(
-        StudentOptions(**flags), teacher, WordPiece.from_folder(folder), get_task("SST-2"), max_length, seed
+        StudentOptions(**flags), teacher, WordPiece.from_folder(folder), get_task(task), max_length, seed
     )
 
 
@@ -128,14 +128,28 @@ def test_what_cannot_be_built_is_refused(folder, teacher, flags, message):
         create(folder, teacher, **flags)
 
 
+def test_a_folder_that_differs_in_lower_casing_only_is_taken(folder, teacher, general, home, capsys):
+    """As PaddleNLP's Chinese students do, beside the Chinese BERTs."""
+    cased = shutil.copytree(general, home / "cased")
+    settings = json.loads((cased / "tokenizer_config.json").read_text())
+    (cased / "tokenizer_config.json").write_text(json.dumps(settings | {"do_lower_case": False}))
+    alike = create(folder, teacher, student_model_name_or_path=str(general))
+    assert capsys.readouterr().out == ""
+    student = create(folder, teacher, student_model_name_or_path=str(cased))
+    assert capsys.readouterr().out.splitlines() == [
+        f"--student_model_name_or_path {cased}: treats capitals or accents otherwise than the teacher; the student "
+        "will read as the teacher does"
+    ]
+    assert same(arrays(student), arrays(alike))
+
+
 def test_a_folder_with_other_wordpieces_or_too_few_positions_is_refused(folder, teacher, general, home):
     other = make_bert_folder(home / "other", layers=1, vocab=(*VOCAB[:-1], "##z"))
     with pytest.raises(UserError, match="other: its wordpieces are not those of the teacher, .*teacher/vocab.txt"):
         create(folder, teacher, student_model_name_or_path=str(other))
-    cased = shutil.copytree(general, home / "cased")
-    settings = json.loads((cased / "tokenizer_config.json").read_text())
-    (cased / "tokenizer_config.json").write_text(json.dumps(settings | {"do_lower_case": False}))
-    with pytest.raises(UserError, match="its wordpieces are not those of the teacher"):
-        create(folder, teacher, student_model_name_or_path=str(cased))
     with pytest.raises(UserError, match="--max_seq_length 128: .*reads at most 64 tokens"):
         create(folder, teacher, student_model_name_or_path=str(general), max_length=128)
+    single = keep_one_token_type(shutil.copytree(general, home / "single"))
+    with pytest.raises(UserError, match="single/config.json: type_vocab_size 1, and two texts"):
+        create(folder, teacher, student_model_name_or_path=str(single), task="MRPC")
+    assert create(folder, teacher, student_model_name_or_path=str(single)).config.type_vocab_size == 1

@@ -30,7 +30,7 @@ from distill.encoders.folder import (
 )
 from distill.errors import UserError
 from tests.distill.torch_names import to_torch_names
-from tests.tiny import VOCAB, make_bert_folder
+from tests.tiny import VOCAB, make_bert_folder, save_as_transformers_5
 
 IDS = np.array([[2, 40, 41, 60, 3, 0], [2, 50, 51, 52, 53, 3]])
 
@@ -275,6 +275,20 @@ def test_vocabulary_of_another_size(bert):
     load_bert(bert, 3)
     edit(bert / "config.json", vocab_size=7)
     assert "vocab_size 7" in refused(bert, 3)
+
+
+def test_a_folder_with_tokenizer_json_alone(bert, tmp_path):
+    """As transformers 5 saves it; what is made of it has a vocab.txt."""
+    save_as_transformers_5(bert)
+    save_bert(load_bert(bert, 3), tmp_path / "out", WordPiece.from_folder(bert))
+    assert (tmp_path / "out" / "vocab.txt").read_text().split() == list(VOCAB)
+    path = bert / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["more"] = len(VOCAB)
+    path.write_text(json.dumps(content))
+    assert f"{path}: {len(VOCAB) + 1} tokens, but the embedding in model.safetensors has {len(VOCAB)} rows" in refused(
+        bert, 3
+    )
 
 
 def test_truncated_weights(bert):

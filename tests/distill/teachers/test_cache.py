@@ -22,6 +22,7 @@ from distill.teachers import teacher as teacher_module
 from distill.teachers.cache import Output, Requests, Store, Writer, folder_bytes
 from distill.teachers.teacher import Teacher
 from tests.distill.teachers.fill import rows
+from tests.distill.teachers.ranks import two_ranks
 from tests.tiny import make_bert_folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -235,6 +236,41 @@ def test_left_overs_of_killed_processes_go_when_old(teacher):
     assert not old.exists() and new.exists()
 
 
+def test_a_left_over_that_another_run_renames_meanwhile(teacher, monkeypatch):
+    encoded = rows(10)
+    teacher.outputs(encoded)
+    folder = next(Path(teacher.options.cache_dir).rglob("segment-*.json")).parent
+    glob, gone = Path.glob, folder / ".segment-beef.data.npy.77.tmp"
+
+    def listed(self, pattern):
+        return [*glob(self, pattern), *([gone] if pattern == "*segment-*" else [])]
+
+    monkeypatch.setattr(Path, "glob", listed)
+    assert gone in folder.glob("*segment-*") and not gone.exists()
+    assert teacher.outputs(encoded).hit_rate == 1.0
+
+
+def test_a_read_only_cache_serves_what_it_holds(teacher, small_batches, monkeypatch, capsys):
+    encoded = rows(10)
+    expected = everything(teacher.outputs(encoded))
+    mark = next(Path(teacher.options.cache_dir).rglob("segment-*.json"))
+    old, damaged = mark.with_name("segment-dead.keys.npy"), mark.with_name("segment-feed.json")
+    old.write_bytes(b"half")
+    os.utime(old, (time.time() - 3600,) * 2)
+    damaged.write_text("{")
+
+    def refuse(path, missing_ok=False):
+        refused.append(path)
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    refused: list[Path] = []
+    monkeypatch.setattr(Path, "unlink", refuse)
+    found = teacher.outputs(encoded)
+    assert found.hit_rate == 1.0 and {old, damaged} <= set(refused) and old.exists() and damaged.exists()
+    assert "segment-feed.json is not readable" in capsys.readouterr().out
+    same(everything(found), expected)
+
+
 @pytest.mark.parametrize("kilobytes", [0, 30, 90])
 def test_size_limit_is_kept_and_the_rest_is_live(teacher, folder, tmp_path, small_batches, capsys, kilobytes):
     encoded = rows(60)
@@ -323,9 +359,12 @@ def test_interrupted_filling_beside_another_request(folder, tmp_path, small_batc
         if name == "broken":  # as if the other of two ranks had been killed: every second batch is there
             with monkeypatch.context() as patch:
                 patch.setattr(teacher_module, "world_size", lambda: 2)
-                answers = iter([None, None])
-                patch.setattr(teacher_module, "barrier", lambda: next(answers))  # noqa: B023
-                with pytest.raises(StopIteration):
+
+                def killed():
+                    raise KeyboardInterrupt
+
+                patch.setattr(teacher_module, "barrier", killed)
+                with pytest.raises(KeyboardInterrupt):
                     teacher.outputs(encoded)
             assert len(list((tmp_path / name).rglob("unfinished*"))) == 1 and len(batches) > 2
         values.append(everything(teacher.outputs(encoded)))
@@ -333,6 +372,32 @@ def test_interrupted_filling_beside_another_request(folder, tmp_path, small_batc
         assert not list((tmp_path / name).rglob("unfinished*"))
     same(*values)
     assert sorted(computed[0]) == sorted(computed[1]) and len(set(computed[0])) == len(computed[0])
+
+
+def test_ranks_share_what_rank_0_found_missing(folder, tmp_path, small_batches, monkeypatch):
+    """Though another run fills the cache before rank 1 looks at it."""
+    become, computed = two_ranks(monkeypatch), []
+    for number in (0, 1):
+        become(number)
+        teacher = Teacher(folder, None, 64, TeacherOptions(cache_dir=str(tmp_path / "cache")))
+        forward, batches = teacher._forward, []
+
+        def recorded(batch, outputs, forward=forward, batches=batches):
+            batches.append(batch["input_ids"].tobytes())
+            return forward(batch, outputs)
+
+        teacher._forward = recorded
+        found = teacher.outputs(rows(80))
+        computed.append(batches)
+        if number == 0:
+            with monkeypatch.context() as alone:
+                alone.setenv("PADDLE_TRAINERS_NUM", "1")
+                options = TeacherOptions(cache_dir=str(tmp_path / "cache"))
+                assert Teacher(folder, None, 64, options).outputs(rows(80)).live == 0
+    requests = Requests.of(rows(80).keys(), rows(80).lengths)
+    assert sum(map(len, computed)) == len(requests.batches(np.ones(len(requests.keys), bool)))
+    assert len(computed[1]) > 1 and not set(computed[0]) & set(computed[1])
+    assert (found.hit_rate, found.live) == (0.0, 0)
 
 
 def test_two_ranks_share_the_filling(folder, teacher, tmp_path, small_batches):

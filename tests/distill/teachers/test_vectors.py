@@ -17,6 +17,7 @@ from distill.errors import UserError
 from distill.teachers import cache, vectors
 from distill.teachers.cache import Requests, folder_bytes
 from distill.teachers.vectors import teacher_vectors
+from tests.distill.teachers.ranks import two_ranks
 
 ROOT = Path(__file__).resolve().parents[3]
 DIM = 8
@@ -158,9 +159,12 @@ def test_a_filling_that_was_interrupted_continues_bit_identical(tmp_path, small,
     expected = whole(made(texts, tmp_path / "straight", straight))
     with monkeypatch.context() as patch:
         patch.setattr(vectors, "world_size", lambda: 2)
-        answers = iter([None, None])
-        patch.setattr(vectors, "barrier", lambda: next(answers))
-        with pytest.raises(StopIteration):
+
+        def killed():
+            raise KeyboardInterrupt
+
+        patch.setattr(vectors, "barrier", killed)
+        with pytest.raises(KeyboardInterrupt):
             made(texts, tmp_path / "broken", broken)
     assert len(list((tmp_path / "broken").rglob("unfinished*"))) == 1
     half = len(broken.calls)
@@ -169,6 +173,24 @@ def test_a_filling_that_was_interrupted_continues_bit_identical(tmp_path, small,
     np.testing.assert_array_equal(whole(found), expected)
     assert sorted(broken.calls[1:]) == sorted(straight.calls[1:])  # the first call asks for the width
     assert not list((tmp_path / "broken").rglob("unfinished*"))
+
+
+def test_ranks_share_what_rank_0_found_missing(tmp_path, small, monkeypatch):
+    """Though another run fills the cache before rank 1 looks at it."""
+    texts, become, encoders = some(50), two_ranks(monkeypatch), [Encoder(), Encoder()]
+    for number, encoder in enumerate(encoders):
+        become(number)
+        found = made(texts, tmp_path, encoder)
+        if number == 0:
+            with monkeypatch.context() as alone:
+                alone.setenv("PADDLE_TRAINERS_NUM", "1")
+                assert made(texts, tmp_path).live == 0
+    probe, *first = encoders[0].calls
+    second = encoders[1].calls
+    assert probe == texts[:1] and len(second) > 1
+    assert sorted(text for batch in [*first, *second] for text in batch) == sorted(set(texts))
+    assert (found.hit_rate, found.live, found.dim) == (0.0, 0, DIM)
+    np.testing.assert_allclose(whole(found), Encoder()(texts), rtol=1e-5)
 
 
 def test_a_killed_filling_continues_bit_identical(tmp_path, small):
