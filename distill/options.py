@@ -5,8 +5,8 @@ for all of them in one place (`distill.cli.parse`), so that a value that cannot 
 anything is loaded.
 """
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from simple_parsing import field
@@ -98,7 +98,7 @@ class TrainOptions:
         if super_init is not None:
             super_init()
         if self.output_dir:
-            self.output_dir = str(Path(self.output_dir).expanduser())
+            self.output_dir = os.path.expanduser(self.output_dir)
         if self.weight_decay and self.optimizer in ("adam", "adadelta"):
             raise UserError(f"--weight_decay {self.weight_decay}: acts with --optimizer adamw only; set it to 0")
 
