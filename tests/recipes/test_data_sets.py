@@ -1,4 +1,4 @@
-"""kd, pkd and theseus on further tasks' official files, on Chinese and on one's own rows: a few steps each."""
+"""kd, pkd, theseus and tinybert on further tasks' official files, on Chinese and on own rows: a few steps each."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,14 @@ from pkd import task_distill as pkd
 from tests.recipes.runs import metrics, read, taught
 from tests.tiny import NOUNS, make_bert_folder, make_task_data
 from theseus import task_distill as theseus
+from tinybert import task_distill as tinybert
 
-LOSSES = {kd: {"teacher", "label"}, pkd: {"teacher", "label", "patience"}, theseus: {"label"}}
+LOSSES = {
+    kd: {"teacher", "label"},
+    pkd: {"teacher", "label", "patience"},
+    theseus: {"label"},
+    tinybert: {"prediction"},
+}
 
 
 def student(recipe, data_dir, teacher, folder, task, *more, layers=2):
@@ -53,8 +59,8 @@ def test_cola_is_scored_by_mcc(tmp_path):
 
 @pytest.mark.parametrize(
     ("recipe", "task"),
-    [(kd, "QQP"), (theseus, "MNLI"), (pkd, "BoolQ")],
-    ids=["kd-QQP", "theseus-MNLI", "pkd-BoolQ"],
+    [(kd, "QQP"), (theseus, "MNLI"), (pkd, "BoolQ"), (tinybert, "MNLI")],
+    ids=["kd-QQP", "theseus-MNLI", "pkd-BoolQ", "tinybert-MNLI"],
 )
 def test_official_files(recipe, task, tmp_path, capsys):
     data_dir, labels = make_task_data(tmp_path / "data", task, rows=24), get_task(task).labels

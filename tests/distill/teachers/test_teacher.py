@@ -242,6 +242,17 @@ def test_bfloat16_says_how_far_it_is_off_and_has_its_own_cache(folders, data, op
     assert printed.count(" 0 found (0.0 %)") == 2
 
 
+def test_outputs_of_a_gpu_have_their_own_cache(folders, data, options, monkeypatch, capsys):
+    """Here a CPU under that name: what is looked at is where its outputs are kept."""
+    rows = dev_rows(data, "SST-2")
+    for device in ("cpu", "gpu:0", "gpu:0", "cpu"):
+        with monkeypatch.context() as patch:
+            patch.setattr(paddle, "get_device", lambda device=device: device)
+            Teacher(folders["SST-2"], get_task("SST-2"), 64, options).check(rows)
+    asked = [line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher cache")]
+    assert [" 0 found (0.0 %)" in line for line in asked] == [True, True, False, False]
+
+
 def test_bfloat16_moves_the_logits_a_little(folders, data, tmp_path):
     if not (inference.available() and runtime.has_bfloat16()):
         pytest.skip("this processor multiplies no bfloat16 numbers")
