@@ -14,15 +14,18 @@ In the folder:
 
 import contextlib
 import datetime
+import fcntl
 import io
 import json
 import math
+import os
 import re
 import shutil
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,27 @@ _OWN = (
 )
 
 
+class _Held:
+    """A folder in which no other process may run: an advisory lock, which ends with this process however that ends."""
+
+    alive: "weakref.WeakValueDictionary[Path, _Held]" = weakref.WeakValueDictionary()
+
+    def __init__(self, folder: Path) -> None:
+        self._handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--output_dir {folder}: another process is running there; wait for its end, or choose another folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        self.alive[folder.resolve()] = self
+
+    def __del__(self) -> None:
+        os.close(self._handle)
+
+
 class Run:
     """The folder `output_dir` as the home of one run; all ranks make one, rank 0 alone writes.
 
@@ -53,7 +77,8 @@ class Run:
     settings, or with files but no run.yaml, is refused by UserError, unless `overwrite`: then what a run writes (and
     nothing else) is deleted. An unfinished run of the same settings is continued even so, and a finished one is kept
     while its comparison (--control) is not finished: the same command resumes. The folder of a model that a setting
-    called `..._path` or `init_checkpoint...` names is always refused: the model would be lost.
+    called `..._path` or `init_checkpoint...` names is always refused: the model would be lost; and so is one in which
+    another process is running.
     """
 
     def __init__(
@@ -86,6 +111,8 @@ class Run:
         for name, value in self.settings.items():
             if (name.endswith("_path") or name.startswith("init_checkpoint")) and value:
                 refuse_loss(folder, f"--{name}", value)
+        if folder.exists():
+            self._hold()
         facts: dict[str, Any] = {"finished": False}
         content = [p for p in folder.iterdir() if not p.name.endswith(".tmp")] if folder.exists() else []
         if path.exists():
@@ -115,6 +142,7 @@ class Run:
             self._delete_leftovers()  # `finish` may have been killed before it had done so
             return facts
         files.write_atomic(path, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+        self._hold()
         fresh = {
             "command": runtime.command(),
             "resumed": -1,
@@ -134,6 +162,9 @@ class Run:
         facts["resumed"] += 1
         files.write_json(folder / "run.json", facts)
         return facts
+
+    def _hold(self) -> None:
+        self._held = _Held.alive.get(self.output_dir.resolve()) or _Held(self.output_dir)
 
     def _half_compared(self) -> bool:
         """Whether a command with --control, which made this run or goes on after it, was stopped before its end."""

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -78,6 +79,22 @@ def test_nor_what_lies_where_a_run_would_write(tmp_path):
     (tmp_path / "stages").rmdir()
     Run(tmp_path, {**SETTINGS, "teacher_path": str(tmp_path / "teacher")}, overwrite=True)
     assert (tmp_path / "teacher").is_dir()
+
+
+def test_two_processes_do_not_run_in_one_folder(tmp_path):
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as another process does it
+    with pytest.raises(UserError, match=f"--output_dir {tmp_path}: another process is running there; wait for its end"):
+        Run(tmp_path, SETTINGS)
+    assert not os.listdir(tmp_path)
+    os.close(handle)
+    runs = [Run(tmp_path / "new", SETTINGS) for _ in range(2)]  # one process may
+    handle = os.open(tmp_path / "new", os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    runs.clear()
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(handle)
 
 
 def test_what_a_killed_start_left_is_no_obstacle(tmp_path):
