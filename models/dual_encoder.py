@@ -368,6 +368,7 @@ def create_dual_encoder(
     squared_max: bool = False,
     poly_first_m: int = 64,
     colbert_dim: int = 128,
+    start: float = 0.0,
     seed: int = 0,
 ) -> DualEncoder:
     """A dual encoder of the given type, in train mode; its new weights are normal(0, initializer_range) by `seed`.
@@ -380,11 +381,17 @@ def create_dual_encoder(
                     how far it is padded.
     squared_max     late_fusion and sbert: the square of max(u, v), as in the published code.
     poly_first_m, colbert_dim   how many states poly keeps, how long the vectors of col are.
+    start           what the last linear layer's bias is (col has none): for regression the mean of the scores, which a
+                    bias of 0 reaches so slowly that the encoder gives way first.
 
     Paddle's random state is left as it was. Raises UserError for settings that do not go with the type.
     """
     options = (pooling, resnet_predict, plain_mean, squared_max, poly_first_m, colbert_dim)
-    return _build(DualEncoderConfig(model_type, num_outputs, *options), encoder, seed)
+    model = _build(DualEncoderConfig(model_type, num_outputs, *options), encoder, seed)
+    for name, parameter in model.named_parameters():
+        if name.startswith("classifier.") and name.endswith("bias"):
+            parameter.set_value(paddle.full_like(parameter, start))
+    return model
 
 
 def save_dual_encoder(

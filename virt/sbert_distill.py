@@ -92,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     content = digests(rows) | {"teacher": teacher.digest, "start": sha256(start.weights)}
 
     def create(seed: int) -> DualEncoder:
-        return create_dual_encoder(args.model_type, load_bert(start.weights), task.num_outputs, **shape, seed=seed)
+        mean = float(labels.mean()) if task.regression else 0.0
+        bert = load_bert(start.weights)
+        return create_dual_encoder(args.model_type, bert, task.num_outputs, **shape, start=mean, seed=seed)
 
     def train(folder: Path, seed: int, distilled: bool) -> Path:
         """One student; without `distilled` the labels are all it learns from."""

@@ -400,3 +400,15 @@ def test_towers_and_scoring_are_graphs_of_any_batch_and_length(folder, model_typ
             one = scoring(states[0][:1], batch["mask_a"][:1], states[1], batch["mask_b"])
             assert one.shape == [rows, 3]
             np.testing.assert_allclose(one.numpy()[0], logits.numpy()[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_score_begins_where_it_is_told(model_type, folder):
+    def answers(start):
+        model = create_dual_encoder(model_type, load_bert(folder), 1, start=start, seed=3)
+        model.eval()
+        ids, mask = paddle.to_tensor([[2, 7, 8, 3], [2, 9, 3, 0]]), paddle.to_tensor([[1.0, 1, 1, 1], [1, 1, 1, 0]])
+        return model({"input_ids_a": ids, "mask_a": mask, "input_ids_b": ids, "mask_b": mask}).numpy()
+
+    moved = 0.0 if model_type == "col" else 2.5
+    np.testing.assert_allclose(answers(2.5) - answers(0.0), moved, atol=1e-6)
