@@ -22,7 +22,7 @@ from distill.cli import cosmetic, parse, run, settings
 from distill.errors import UserError
 
 ROWS = 1024  # rows whose copies are made and written together
-SAMPLE = 32  # sentences on which single_pass is compared with per_word
+SAMPLE = 32  # sentences on which an approximation is compared with per_word in fp32
 # What these flags name is compared by its content.
 PLACES = {"data_dir", "train_file", "dev_file", "test_file", "pretrained_bert_model", "glove_embs", "teacher_path"}
 
@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     unread = cosmetic(args) | PLACES
     if lm and args.forward_precision == "bf16":
         unread -= {"batch_size"}  # with it, words that fit about as well may change places
+        content["masked_lm"] = "bf16"
     this_run = work.begin(path, settings(args) | content, args.overwrite, unread)
     if this_run.finished:
         runtime.log(f"{path} holds these rows already; --overwrite makes them again")

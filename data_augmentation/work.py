@@ -31,13 +31,15 @@ def begin(path: Path, settings: Mapping[str, Any], overwrite: bool, cosmetic: Co
             if differing:
                 how = f"made, or begun, with other settings ({'; '.join(differing)})"
                 raise UserError(f"{path}: {how}; --overwrite makes it again")
-        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while writing it
-            unfinished.unlink()
         lost = (record / "run.json").exists() and read_json(record / "run.json").get("finished") and not path.exists()
         return bool(lost)
 
     lost = from_main(look)
-    return Run(record, settings, overwrite or lost, cosmetic)
+    run = Run(record, settings, overwrite or lost, cosmetic)
+    if is_main():
+        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while writing it
+            unfinished.unlink()
+    return run
 
 
 def share(items: Sequence[int], sizes: Sequence[int], what: str, unit: str, all_ranks: bool = False) -> Iterator[int]:

@@ -25,12 +25,10 @@ _UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTD
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; when the block ends well it is flushed to disk and renamed to `path`.
 
-    Where `path` is a symbolic link, what it points to is replaced.
-
     Raises UserError, naming `path`, when the disk is full, the folder cannot be written or `path` is there and no file;
     the temporary file is removed and `path` keeps its former content.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(path)
     if _is_special(target):  # root could rename a file over /dev/null
         raise UserError(f"{path}: is there and no file; choose another path")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -74,17 +72,19 @@ def require_writable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def text_output(path: str | Path | None, printed: TextIO) -> Iterator[TextIO]:
-    """What text is written to: `printed`, such as sys.stdout, or a file that is there whole when the block ends well,
-    or a device or pipe, which gets the text as it comes.
+    """What text is written to: `printed`, such as sys.stdout, or a file that is there whole when the block ends well
+    (where `path` is a symbolic link, what it points to), or a device or pipe, which gets the text as it comes.
 
     A reader of `printed` or of a pipe that has enough, as `head` does, ends the block without an error.
     """
+    if path is not None and str(path) in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        path = None  # a file behind it is not ours to replace
     if path is not None and _is_special(path):
         with contextlib.suppress(BrokenPipeError), disk_errors(path), open(path, "w", encoding="utf-8") as out:
             yield out
         return
     if path is not None:
-        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+        with atomic_path(os.path.realpath(path)) as temporary, open(temporary, "w", encoding="utf-8") as out:
             yield out
             out.flush()
         return

@@ -48,6 +48,8 @@ def read_tokenizer(path: str | Path) -> tuple[list[str], bool, bool | None]:
     if any(not token or "\n" in token or "\r" in token for token in ids):
         raise _other(path, "a token of model.vocab is empty or has a line end in it")
     for token in content.get("added_tokens") or []:
+        if not isinstance(token, dict):
+            raise _other(path, "added_tokens are not objects")
         if token.get("content") not in SPECIALS or ids.get(token["content"]) != token.get("id"):
             raise _other(path, f"the added token {json.dumps(token.get('content'))} is none of BERT's own")
     processor = content.get("post_processor") or {}
@@ -56,7 +58,7 @@ def read_tokenizer(path: str | Path) -> tuple[list[str], bool, bool | None]:
         {"type": "BertProcessing"} | bert,
         {"type": "TemplateProcessing", "single": _PAIR[:3], "pair": _PAIR},
     )
-    if not any(way.items() <= processor.items() for way in ways):
+    if not isinstance(processor, dict) or not any(way.items() <= processor.items() for way in ways):
         raise _other(path, "post_processor does not make [CLS] a [SEP] b [SEP]")
     lowercase, strip_accents = (content["normalizer"].get(name) for name in ("lowercase", "strip_accents"))
     return sorted(ids, key=ids.__getitem__), bool(lowercase), strip_accents

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         folder = Path(args.output_dir or found.folder)
         if (folder / "run.yaml").exists() and folder.resolve() != found.folder.resolve():
             raise UserError(f"--output_dir {folder}: holds a run, whose results would be lost; choose another one")
-        if found.labels and (complaint := label_complaint(found.labels, task)):
+        if not task.regression and found.labels and (complaint := label_complaint(found.labels, task)):
             raise UserError(f"{found.folder}: {complaint}; train it on this task first")
         if runtime.is_main():
             evaluate(folder, found.weights)

@@ -71,8 +71,8 @@ class CompareArgs(TaskOptions, TeacherOptions, RuntimeOptions):
         "it that method is left out",
     )  # fmt: skip
     max_seq_length: int | None = option(
-        None, "longest input in tokens, special tokens counted; without it 128, and of finished models that of their "
-        "run.yaml", low=4,
+        None, "longest input in tokens, special tokens counted; without it that of the teacher's run.yaml, or of each "
+        "finished model's", low=4,
     )  # fmt: skip
     methods: str = option("all", "with --teacher: methods of --recipes, such as kd,pkd, or all that fit the task")
     recipes: str | None = option(

@@ -91,10 +91,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     dev = data.PairDev(rows, layout, wordpiece, task, args.eval_batch_size)
     content = digests(rows) | {"teacher": teacher.digest, "start": sha256(start.weights)}
 
+    first_answer = float(labels.mean()) if task.regression else 0.0
+    content |= {"first_answer": first_answer} if task.regression else {}
+
     def create(seed: int) -> DualEncoder:
-        mean = float(labels.mean()) if task.regression else 0.0
         bert = load_bert(start.weights)
-        return create_dual_encoder(args.model_type, bert, task.num_outputs, **shape, start=mean, seed=seed)
+        return create_dual_encoder(args.model_type, bert, task.num_outputs, **shape, start=first_answer, seed=seed)
 
     def train(folder: Path, seed: int, distilled: bool) -> Path:
         """One student; without `distilled` the labels are all it learns from."""

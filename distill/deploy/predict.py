@@ -132,12 +132,13 @@ class Words:
 
 
 def quota_threads() -> int:
-    """Whole cores of a container's quota (cgroup v2), which ONNX Runtime does not see; 0 where none is below all."""
+    """Whole cores of a container's quota (cgroup v2), which ONNX Runtime does not see; 0 where it is not the limit."""
     try:
         quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
     except (OSError, ValueError):  # no such file, or `max`
         return 0
-    return max(1, quota // period) if quota // period < (os.cpu_count() or 1) else 0
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, quota // period) if quota // period < processors else 0
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -11,7 +11,7 @@ from distill.errors import UserError
 from distill.evaluation.predictions import Predictions, load_predictions
 from distill.evaluation.statistics import Difference, paired_bootstrap
 from distill.files import write_json
-from distill.training.monitor import COMPARED
+from distill.training.monitor import COMPARED, hold
 
 
 class Arms(Protocol):
@@ -35,7 +35,8 @@ def run_arms(train: Callable[[Path, int, bool], Path], folder: Path, args: Arms,
     if not args.control:
         return folder
     if runtime.is_main():
-        (folder / COMPARED).mkdir(parents=True, exist_ok=True)  # from here on --overwrite leaves finished runs alone
+        held = hold(folder)  # until all arms are compared
+        (folder / COMPARED).mkdir(exist_ok=True)  # from here on --overwrite leaves finished runs alone
     seeds = range(args.seed, args.seed + args.control)
     for number, seed in enumerate(seeds, start=1):
         if seed != args.seed:
@@ -48,6 +49,7 @@ def run_arms(train: Callable[[Path, int, bool], Path], folder: Path, args: Arms,
         facts = asdict(found) | {"mean": found.mean, "verdict": found.verdict, "seeds": list(seeds)}
         write_json(folder / f"{COMPARED}.json", facts)
         runtime.log(sentence(found))
+        del held
     return folder
 
 

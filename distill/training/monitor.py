@@ -45,25 +45,38 @@ _OWN = (
 )
 
 
-class _Held:
-    """A folder in which no other process may run: an advisory lock, which ends with this process however that ends."""
+class Held:
+    """A folder in which no other process may run: an advisory lock, which ends with this object or this process."""
 
-    alive: "weakref.WeakValueDictionary[Path, _Held]" = weakref.WeakValueDictionary()
+    alive: "weakref.WeakValueDictionary[Path, Held]" = weakref.WeakValueDictionary()
 
-    def __init__(self, folder: Path) -> None:
-        self._handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--output_dir {folder}: another process is running there; wait for its end, or choose another folder"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        self.alive[folder.resolve()] = self
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
 
     def __del__(self) -> None:
         os.close(self._handle)
+
+
+def hold(folder: Path) -> Held:
+    """The lock on a folder, which is made where it is missing; this process may hold it several times.
+
+    Raises UserError where another process holds it.
+    """
+    if held := Held.alive.get(folder.resolve()):
+        return held
+    with files.disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        held = Held(os.open(folder, os.O_RDONLY))
+    try:
+        fcntl.flock(held._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"--output_dir {folder}: another process is running there; wait for its end, or choose another folder"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+    Held.alive[folder.resolve()] = held
+    return held
 
 
 class Run:
@@ -74,11 +87,11 @@ class Run:
         `distill.cli.cosmetic(args)`.
 
     A folder with the same settings is continued, and `finished` says when nothing is left to do. A folder with other
-    settings, or with files but no run.yaml, is refused by UserError, unless `overwrite`: then what a run writes (and
-    nothing else) is deleted. An unfinished run of the same settings is continued even so, and a finished one is kept
-    while its comparison (--control) is not finished: the same command resumes. The folder of a model that a setting
-    called `..._path` or `init_checkpoint...` names is always refused: the model would be lost; and so is one in which
-    another process is running.
+    settings is refused by UserError, unless `overwrite`: then what that run wrote (and nothing else) is deleted. One
+    with files but no run.yaml needs `overwrite` too, and none of them may be called as what a run writes. An unfinished
+    run of the same settings is continued even so, and a finished one is kept while its comparison (--control) is not
+    finished: the same command resumes. The folder of a model that a setting called `..._path` or `init_checkpoint...`
+    names is always refused: the model would be lost; and so is one in which another process is running.
     """
 
     def __init__(
@@ -111,8 +124,7 @@ class Run:
         for name, value in self.settings.items():
             if (name.endswith("_path") or name.startswith("init_checkpoint")) and value:
                 refuse_loss(folder, f"--{name}", value)
-        if folder.exists():
-            self._hold()
+        self._held = hold(folder)
         facts: dict[str, Any] = {"finished": False}
         content = [p for p in folder.iterdir() if not p.name.endswith(".tmp")] if folder.exists() else []
         if path.exists():
@@ -142,7 +154,6 @@ class Run:
             self._delete_leftovers()  # `finish` may have been killed before it had done so
             return facts
         files.write_atomic(path, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
-        self._hold()
         fresh = {
             "command": runtime.command(),
             "resumed": -1,
@@ -162,9 +173,6 @@ class Run:
         facts["resumed"] += 1
         files.write_json(folder / "run.json", facts)
         return facts
-
-    def _hold(self) -> None:
-        self._held = _Held.alive.get(self.output_dir.resolve()) or _Held(self.output_dir)
 
     def _half_compared(self) -> bool:
         """Whether a command with --control, which made this run or goes on after it, was stopped before its end."""
@@ -384,7 +392,8 @@ def _folder_of(path: str | Path) -> Path:
 def differences(path: Path, settings: Mapping[str, Any], cosmetic: Collection[str]) -> list[str]:
     """The settings of the run.yaml at `path` that differ from `settings`, in words; those that are cosmetic left out.
 
-    Raises UserError when the file cannot be read.
+    A digest, or nothing, under a name that is not there says nothing: an older version did not keep it. Raises
+    UserError when the file cannot be read.
     """
     try:
         there = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -392,7 +401,8 @@ def differences(path: Path, settings: Mapping[str, Any], cosmetic: Collection[st
         there = None
     if not isinstance(there, dict):
         raise UserError(f"{path}: not readable as settings; choose another --output_dir, or delete it")
-    names = [name for name in {**there, **settings} if name not in cosmetic]
+    new = {name for name, value in settings.items() if name not in there and (value is None or _is_digest(value))}
+    names = [name for name in {**there, **settings} if name not in cosmetic and name not in new]
     missing = "not set"
     return [
         f"{name} {_short(there.get(name, missing))} there, {_short(settings.get(name, missing))} now"
@@ -403,7 +413,11 @@ def differences(path: Path, settings: Mapping[str, Any], cosmetic: Collection[st
 
 def _short(value: Any) -> str:
     """A digest by its first digits, which tell it from another; anything else as it is."""
-    return f"{value:.8}..." if re.fullmatch("[0-9a-f]{64}", str(value)) else str(value)
+    return f"{value:.8}..." if _is_digest(value) else str(value)
+
+
+def _is_digest(value: Any) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", str(value)) is not None
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -94,8 +94,23 @@ def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path: Path) -> No
     link, target = tmp_path / "latest.tsv", tmp_path / "far" / "today.tsv"
     link.symlink_to(target)
     for text in ("new", "newer"):
-        files.write_atomic(link, text)
+        with files.text_output(link, sys.stdout) as out:
+            out.write(text)
         assert link.is_symlink() and target.read_text() == text and os.listdir(tmp_path / "far") == ["today.tsv"]
+
+
+def test_a_runs_own_file_replaces_a_link_not_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "shared.json").write_text("of another run")
+    (tmp_path / "run.json").symlink_to("shared.json")
+    files.write_atomic(tmp_path / "run.json", "mine")
+    assert not (tmp_path / "run.json").is_symlink() and (tmp_path / "shared.json").read_text() == "of another run"
+
+
+def test_standard_output_by_its_name_is_not_replaced(tmp_path: Path, capsys) -> None:
+    for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        with files.text_output(name, sys.stdout) as out:
+            out.write("a line\n")
+    assert capsys.readouterr().out == "a line\n" * 3
 
 
 def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:

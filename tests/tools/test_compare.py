@@ -292,7 +292,14 @@ def test_scores_of_the_same_regression_rows_are_taken(clock, tmp_path):
 
 
 def test_arms_are_paired_by_seed_whatever_its_digits(tmp_path):
-    for name in ("distilled_seed-9", "distilled_seed-10", "alone_seed-8", "alone_seed-9", "alone_seed-10"):
+    for name in (
+        "distilled_seed-9",
+        "distilled_seed-10",
+        "alone_seed-8",
+        "alone_seed-9",
+        "alone_seed-10",
+        "alone_seed-9.bak",
+    ):
         (tmp_path / "control" / name).mkdir(parents=True)
     distilled, alone = finished.arms(tmp_path)
     assert [path.name for path in distilled[1:]] == ["distilled_seed-9", "distilled_seed-10"]

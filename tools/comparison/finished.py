@@ -78,8 +78,9 @@ def arms(folder: Path) -> tuple[list[Path], list[Path]]:
     def seed(run: Path) -> int:
         return int(run.name.rpartition("-")[2])
 
-    distilled, alone = (sorted((folder / "control").glob(f"{arm}_seed-*"), key=seed) for arm in ("distilled", "alone"))
-    return [folder, *distilled], alone
+    found = [run for run in (folder / "control").glob("*_seed-*") if run.name.rpartition("-")[2].isdigit()]
+    of = {arm: sorted((r for r in found if r.name.startswith(f"{arm}_")), key=seed) for arm in ("distilled", "alone")}
+    return [folder, *of["distilled"]], of["alone"]
 
 
 def gather(models: Sequence[dict[str, Any]], timed: "Task") -> list[dict[str, Any]]:

@@ -188,12 +188,12 @@ def test_all_cores_are_those_of_the_containers_quota(text, threads, monkeypatch)
         return text
 
     monkeypatch.setattr(predict.Path, "read_text", read_text)
-    monkeypatch.setattr(predict.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(predict.os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
     assert predict.session_options(0).intra_op_num_threads == threads
     assert predict.session_options(3).intra_op_num_threads == 3
 
 
-def test_int8_products_do_not_saturate_on_older_processors():
+def test_sessions_ask_for_int8_products_that_older_processors_cannot_saturate():
     assert predict.session_options(1).get_session_config_entry("session.x64quantprecision") == "1"
 
 
