@@ -381,8 +381,8 @@ def create_dual_encoder(
                     how far it is padded.
     squared_max     late_fusion and sbert: the square of max(u, v), as in the published code.
     poly_first_m, colbert_dim   how many states poly keeps, how long the vectors of col are.
-    start           what the last linear layer's bias is (col has none): for regression the mean of the scores, which a
-                    bias of 0 reaches so slowly that the encoder gives way first.
+    start           what the last linear layer's bias is (col has none): for regression the mean of the scores, which it
+                    would otherwise have to learn first.
 
     Paddle's random state is left as it was. Raises UserError for settings that do not go with the type.
     """

@@ -29,7 +29,7 @@ def virtual_scores(student: DualEncoder, batch: Mapping[str, Any]) -> tuple[Tens
     for side, read in (("a", student.query_states), ("b", student.document_states)):
         with taps:
             states[side] = read(batch[f"input_ids_{side}"], batch[f"mask_{side}"], batch[f"positions_{side}"])
-        # Without [CLS] and [SEP], by gathering: on CPUs the gradient of a slice takes thirty times as long.
+        # Without [CLS] and [SEP], by gathering: on CPUs the gradient of a slice takes far longer.
         inner = paddle.arange(1, batch[f"mask_{side}"].shape[1] - 1)
         queries[side], keys[side] = (
             [split_heads(paddle.gather(x, inner, axis=1), heads) for x in taps.projections(name, layers)]

@@ -90,7 +90,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     data.report_cut_texts(texts)
     dev = data.PairDev(rows, layout, wordpiece, task, args.eval_batch_size)
     content = digests(rows) | {"teacher": teacher.digest, "start": sha256(start.weights)}
-
     first_answer = float(labels.mean()) if task.regression else 0.0
     content |= {"first_answer": first_answer} if task.regression else {}
 

@@ -392,8 +392,7 @@ def _folder_of(path: str | Path) -> Path:
 def differences(path: Path, settings: Mapping[str, Any], cosmetic: Collection[str]) -> list[str]:
     """The settings of the run.yaml at `path` that differ from `settings`, in words; those that are cosmetic left out.
 
-    A digest, or nothing, under a name that is not there says nothing: an older version did not keep it. Raises
-    UserError when the file cannot be read.
+    Raises UserError when the file cannot be read.
     """
     try:
         there = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -401,8 +400,7 @@ def differences(path: Path, settings: Mapping[str, Any], cosmetic: Collection[st
         there = None
     if not isinstance(there, dict):
         raise UserError(f"{path}: not readable as settings; choose another --output_dir, or delete it")
-    new = {name for name, value in settings.items() if name not in there and (value is None or _is_digest(value))}
-    names = [name for name in {**there, **settings} if name not in cosmetic and name not in new]
+    names = [name for name in {**there, **settings} if name not in cosmetic]
     missing = "not set"
     return [
         f"{name} {_short(there.get(name, missing))} there, {_short(settings.get(name, missing))} now"
@@ -413,11 +411,7 @@ def differences(path: Path, settings: Mapping[str, Any], cosmetic: Collection[st
 
 def _short(value: Any) -> str:
     """A digest by its first digits, which tell it from another; anything else as it is."""
-    return f"{value:.8}..." if _is_digest(value) else str(value)
-
-
-def _is_digest(value: Any) -> bool:
-    return re.fullmatch("[0-9a-f]{64}", str(value)) is not None
+    return f"{value:.8}..." if re.fullmatch("[0-9a-f]{64}", str(value)) else str(value)
 
 
 def _whole_lines(path: Path) -> list[str]:

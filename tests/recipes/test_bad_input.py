@@ -296,7 +296,7 @@ def test_the_folder_of_another_run(data_dir, teacher, encoder, tmp_path):
     small.main(alone)
     for main, argv, difference in (
         (small.main, [*alone, "--seed", "7"], "seed 42 there, 7 now"),
-        (bert_distill.main, [*distil(data_dir, teacher, tmp_path / "alone")], "alpha not set there, 1.0 now"),
+        (bert_distill.main, [*distil(data_dir, teacher, tmp_path / "alone")], "teacher not set there"),
         (run_glue.main, glue(data_dir, encoder, tmp_path / "alone"), "holds a run with other settings"),
         (
             run_glue.main,

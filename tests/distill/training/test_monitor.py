@@ -81,15 +81,6 @@ def test_nor_what_lies_where_a_run_would_write(tmp_path):
     assert (tmp_path / "teacher").is_dir()
 
 
-def test_a_digest_that_an_older_run_did_not_keep_says_nothing(tmp_path):
-    Run(tmp_path, SETTINGS)
-    Run(tmp_path, {**SETTINGS, "rows_dev": "0" * 64, "student": None})
-    with pytest.raises(UserError, match="rows_dev 00000000... there, 11111111... now"):
-        Run(tmp_path, {**SETTINGS, "rows_dev": "1" * 64})
-    with pytest.raises(UserError, match="flag not set there, True now"):
-        Run(tmp_path, {**SETTINGS, "rows_dev": "0" * 64, "student": None, "flag": True})
-
-
 def test_two_processes_do_not_run_in_one_folder(tmp_path):
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)  # as another process does it
