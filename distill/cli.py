@@ -9,8 +9,10 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import signal
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -47,7 +49,7 @@ def parse(cls: type[Args], argv: Sequence[str] | None = None, description: str =
     argv = list(sys.argv[1:] if argv is None else argv)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
-    config, flags = finder.parse_known_args(argv)
+    config, flags = finder.parse_known_args(_at_home(argv))
 
     parser = _Parser(description=description or (cls.__doc__ or "").strip(), allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML with any of the options below; flags override it")
@@ -62,6 +64,19 @@ def parse(cls: type[Args], argv: Sequence[str] | None = None, description: str =
     _check_bounds(parsed.options)
     options: Args = parsed.options
     return options
+
+
+def _at_home(argv: Sequence[str]) -> list[str]:
+    """The flags' values with ~ as the home folder: a shell leaves that of --flag=~/folder as it is."""
+    words = []
+    for before, word in zip(["", *argv], argv, strict=False):
+        flag, equals, value = word.partition("=")
+        if word.startswith("--") and equals:
+            word = f"{flag}={os.path.expanduser(value)}"
+        elif before.startswith("--") and "=" not in before:
+            word = os.path.expanduser(word)
+        words.append(word)
+    return words
 
 
 def _from_yaml(cls: type[Args], name: str) -> Args:
@@ -79,7 +94,12 @@ def _from_yaml(cls: type[Args], name: str) -> Args:
             close = difflib.get_close_matches(str(key), list(fields), n=1)
             raise UserError(f"{path}: unknown option `{key}`{f'; did you mean `{close[0]}`?' if close else ''}")
         values[key] = _as_type(f"{path}: `{key}`", fields[key].type, value)
-    return cls(**values)
+    # What goes together is judged once, when the flags have been read too.
+    default = object.__new__(cls)
+    for key, field in fields.items():
+        preset = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        setattr(default, key, values.get(key, preset))
+    return default
 
 
 def _find_config(cls: type, name: str) -> Path:
@@ -93,12 +113,16 @@ def _find_config(cls: type, name: str) -> Path:
 
 def _as_type(where: str, kind: Any, value: Any) -> Any:
     """`value` of a YAML file as the field's type; YAML reads 5e-5 as text, so numbers are tried from text too."""
+    if typing.get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise UserError(f"{where}: {value!r} is not a list; write [{value}]")
+        return [_as_type(where, typing.get_args(kind)[0], item) for item in value]
     kinds = [k for k in (bool, int, float, str) if k is kind or k in getattr(kind, "__args__", ())]
     if value is None and type(None) in getattr(kind, "__args__", ()):
         return None
     for wanted in kinds:
         if isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool):
-            return value
+            return os.path.expanduser(value) if isinstance(value, str) else value
         if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
             try:
                 return float(value)

@@ -5,7 +5,6 @@ for all of them in one place (`distill.cli.parse`), so that a value that cannot 
 anything is loaded.
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,8 +96,6 @@ class TrainOptions:
         super_init = getattr(super(), "__post_init__", None)  # of the other shared options, in a class that has both
         if super_init is not None:
             super_init()
-        if self.output_dir:
-            self.output_dir = os.path.expanduser(self.output_dir)
         if self.weight_decay and self.optimizer in ("adam", "adadelta"):
             raise UserError(f"--weight_decay {self.weight_decay}: acts with --optimizer adamw only; set it to 0")
 

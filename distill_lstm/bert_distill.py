@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.data.batching import BucketBatches
     from distill.data.readers import digests
     from distill.data.tasks import load_rows, load_task, read_texts
+    from distill.encoders.initialise import start_regression
     from distill.evaluation.evaluate import Scores, evaluate_splits, report
     from distill.losses.soft_targets import hard_cross_entropy, label_mse, logit_mse
     from distill.teachers.teacher import Teacher
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         # 4. Student.
         embeddings = data.initial_embeddings(arm, reader, teacher.wordpiece, teacher.weights)
         student = bilstm.create(data.student_config(arm, task, reader), seed, embeddings, arm.lazy_embeddings)
+        if task.regression:
+            start_regression(student.classifier, copies.labels)
 
         # 5. Losses.
         label_loss = label_mse if task.regression else hard_cross_entropy

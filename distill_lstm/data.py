@@ -91,7 +91,7 @@ def features(rows: Rows, reader: Reader, teacher: WordPiece | None, args: Studen
     encoded = teacher.encode(rows.text_a, rows.text_b, args.max_seq_length) if teacher else None
     labels = rows.labels if rows.labels is not None else np.full(len(rows), -1)
     if not args.n_iter:
-        return Features(Texts(*student), encoded, labels)
+        return Features(Texts(*student, pad_id=reader.vocabulary.pad_id), encoded, labels)
     p_ngram, ngram = (args.p_ng if rows.text_b is None else 0.0), ((2, 10) if reader.language == "zh" else (2, 6))
     how = Augmentation(args.n_iter, args.p_mask, args.p_pos, p_ngram, ngram, args.seed)
     made = [
@@ -102,7 +102,9 @@ def features(rows: Rows, reader: Reader, teacher: WordPiece | None, args: Studen
     student = [Ragged.concat([plain, reader.fit(copies)]) for plain, (copies, _) in zip(student, made, strict=True)]
     if teacher is not None and encoded is not None:
         encoded = encoded.concat(teacher.from_pieces(*[pieces for _, pieces in made], max_length=args.max_seq_length))
-    return Features(Texts(*student), encoded, np.append(labels, np.repeat(labels, args.n_iter)))
+    return Features(
+        Texts(*student, pad_id=reader.vocabulary.pad_id), encoded, np.append(labels, np.repeat(labels, args.n_iter))
+    )
 
 
 def _copies(
@@ -177,6 +179,7 @@ def student_config(args: StudentArgs, task: Task, reader: Reader) -> BiLSTMConfi
     """The sizes of the student, by the flags."""
     return BiLSTMConfig(
         vocab_size=len(reader.vocabulary.tokens),
+        pad_id=reader.vocabulary.pad_id,
         labels=task.labels,
         pair=task.pair,
         embedding_size=args.emb_dim,

@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.data.tasks import load_rows, load_task
     from distill.data.wordpiece import WordPiece
     from distill.encoders.folder import find_model
+    from distill.encoders.initialise import start_regression
     from distill.evaluation.evaluate import evaluate_splits, report
     from distill.losses.soft_targets import hard_cross_entropy, label_mse
     from distill.training.fit import Batches, fit
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 3. There is no teacher. 4. The student.
     embeddings = data.initial_embeddings(args, reader, wordpiece, args.model_name)
     student = bilstm.create(data.student_config(args, task, reader), args.seed, embeddings, args.lazy_embeddings)
+    if task.regression:
+        start_regression(student.classifier, train.labels)
 
     # 5. Losses.
     label_loss = label_mse if task.regression else hard_cross_entropy

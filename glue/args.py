@@ -13,6 +13,10 @@ class GlueArgs(TaskOptions, TrainOptions, RuntimeOptions):
     model_name_or_path: str = option(
         "bert-base-uncased", "folder of a BERT (PaddleNLP or PyTorch format), or a name PaddleNLP downloads"
     )
+    max_seq_length: int | None = option(
+        None, "longest input in tokens, special tokens counted; without it 128, or with --do_train false that of the "
+        "model's run.yaml", low=4,
+    )  # fmt: skip
     learning_rate: float = option(2e-5, "peak learning rate", alias="lr", above=0)
     warmup_proportion: float = option(0.1, "share of all steps over which the rate rises from 0", low=0, high=1)
     weight_decay: float = option(0.01, "decoupled decay of weights (not of biases and layer norms)", low=0)

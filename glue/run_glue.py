@@ -28,22 +28,27 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from distill.data.tasks import label_complaint, load_rows, load_task, submission_name, write_submission
     from distill.data.wordpiece import Encoded, WordPiece, report_cut
     from distill.encoders.folder import find_model, load_bert, save_bert, save_pdparams_beside
+    from distill.encoders.initialise import start_regression
     from distill.evaluation.evaluate import bert_forward, evaluate_splits, evaluating, predict, report
     from distill.files import sha256
     from distill.losses.soft_targets import hard_cross_entropy, label_mse
     from distill.training.fit import Batches, fit
     from distill.training.monitor import Run
+    from models.predictor import read_run
 
     # 2. Task and data.
     task = load_task(args)
     found = find_model(args.model_name_or_path)
-    found.check_length(args.max_seq_length)
+    trained_by = {} if args.do_train else read_run(found.folder)
+    length: int = args.max_seq_length or trained_by.get("max_seq_length") or 128
+    args.max_seq_length = length
+    found.check_length(length)
     if task.pair:
         found.check_pairs()
     wordpiece = WordPiece.from_folder(found.folder)
 
     def encode(rows: Rows) -> Encoded:
-        return wordpiece.encode(rows.text_a, rows.text_b, args.max_seq_length)
+        return wordpiece.encode(rows.text_a, rows.text_b, length)
 
     rows = {split: load_rows(args, task, split) for split in (*(("train",) if args.do_train else ()), *task.dev_splits)}
     test_rows = {split: load_rows(args, task, split) for split in task.test_splits if args.do_predict}
@@ -52,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 3. There is no teacher. 4. The model that is to be one.
     head = "auto" if args.do_train else "stored"
     model = load_bert(args.model_name_or_path, task.num_outputs, task.labels, args.seed, head)
+    if task.regression and args.do_train:
+        start_regression(model.classifier, rows["train"].labels)
 
     # 5. Losses.
     label_loss = label_mse if task.regression else hard_cross_entropy
@@ -65,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     def dev_scores() -> dict[str, float]:
         return evaluate_splits(logits_of, dev, task)
 
-    def evaluate(folder: Path, weights: Path) -> None:
-        """Score the model and write the predictions that were asked for."""
+    def evaluate(folder: Path, weights: Path, seed: int | None) -> None:
+        """Score the model, trained with the seed, and write the predictions that were asked for."""
         first = rows[task.dev_splits[0]]
         answer = lambda chosen: logits_of(encode(first.take(chosen)))  # noqa: E731
-        report(folder, dev_scores, answer, len(first), task, model, weights, args.eval_batch_size, args.seed)
+        report(folder, dev_scores, answer, len(first), task, model, weights, args.eval_batch_size, seed)
         write_predictions(folder)
 
     def write_predictions(folder: Path) -> None:
@@ -86,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if not task.regression and found.labels and (complaint := label_complaint(found.labels, task)):
             raise UserError(f"{found.folder}: {complaint}; train it on this task first")
         if runtime.is_main():
-            evaluate(folder, found.weights)
+            evaluate(folder, found.weights, trained_by.get("seed"))
         return folder
 
     # 6. Fit.
@@ -101,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             write_predictions(folder)
         return folder
     train, labels = encode(rows["train"]), rows["train"].labels
-    report_cut("training rows", train.cut, f"--max_seq_length {args.max_seq_length}")
+    report_cut("training rows", train.cut, f"--max_seq_length {length}")
     plan = BucketBatches(train.lengths, args.batch_size, args.seed, True, runtime.rank(), runtime.world_size())
     batches = Batches(plan, lambda chosen: train.pad(chosen, wordpiece.pad_id) | {"labels": labels[chosen]})
     save = lambda best: save_bert(model, best, wordpiece, task.labels)  # noqa: E731
@@ -110,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 7. Evaluate the best. 8. Save.
     if runtime.is_main():
         model = load_bert(this_run.best_dir, task.num_outputs, head="stored")
-        evaluate(folder, this_run.best_dir / "model.safetensors")
+        evaluate(folder, this_run.best_dir / "model.safetensors", args.seed)
         save_pdparams_beside(this_run.best_dir)
     share = round(plan.real_share(0), 4)
     this_run.finish(task=task.name, pair=task.pair, train_rows=len(train), real_token_share=share)

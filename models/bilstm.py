@@ -28,7 +28,7 @@ from distill.tensors import fill, load_tensors, save_tensors
 @dataclass(frozen=True)
 class BiLSTMConfig:
     """Sizes of a BiLSTM student. `labels` are in index order, empty for regression; `reads` is `wordpieces` or
-    `words`."""
+    `words`; `pad_id` is that of [PAD] in its vocabulary."""
 
     vocab_size: int
     labels: tuple[str, ...]
@@ -41,6 +41,7 @@ class BiLSTMConfig:
     max_length: int = 128
     reads: str = "wordpieces"
     language: str = "en"
+    pad_id: int = 0
 
     @property
     def num_outputs(self) -> int:
@@ -51,7 +52,7 @@ class BiLSTM(nn.Layer):
     """Logits of one text or of a pair.
 
     embeddings: [vocab_size, embedding_size] float32 to start from; without it the table is uniform(-init_scale,
-    init_scale). Row 0 is the padding and stays zero. sparse_embeddings: the table's gradient holds only the rows of
+    init_scale). Row `pad_id` stays zero. sparse_embeddings: the table's gradient holds only the rows of
     the batch (for Adam with lazy_mode).
     """
 
@@ -65,7 +66,7 @@ class BiLSTM(nn.Layer):
         self.embedding = nn.Embedding(
             config.vocab_size,
             config.embedding_size,
-            padding_idx=0,
+            padding_idx=config.pad_id,
             sparse=sparse_embeddings,
             weight_attr=paddle.ParamAttr(initializer=scale),
         )
@@ -80,7 +81,7 @@ class BiLSTM(nn.Layer):
         self.classifier = nn.Linear(hidden, config.num_outputs, weight_attr=paddle.ParamAttr(initializer=scale))
         self.dropout = nn.Dropout(config.dropout)
         table = self.embedding.weight.numpy() if embeddings is None else np.array(embeddings, dtype=np.float32)
-        table[0] = 0.0
+        table[config.pad_id] = 0.0
         self.embedding.weight.set_value(table)
 
     def encode(self, ids: paddle.Tensor, lengths: paddle.Tensor) -> paddle.Tensor:
@@ -133,7 +134,7 @@ class Reader:
 
     def texts(self, text_a: Sequence[str], text_b: Sequence[str] | None = None) -> "Texts":
         """One text a row, or two, as the student reads them."""
-        return Texts(self(text_a), None if text_b is None else self(text_b))
+        return Texts(self(text_a), None if text_b is None else self(text_b), self.vocabulary.pad_id)
 
     def fit(self, rows: Ragged) -> Ragged:
         """Rows of ids cut to `max_length`; an empty one becomes one unknown token."""
@@ -161,10 +162,11 @@ class Reader:
 
 @dataclass
 class Texts:
-    """What the student reads of n rows: ids of one text, or of two."""
+    """What the student reads of n rows: ids of one text, or of two; pad_id fills them up."""
 
     a: Ragged
     b: Ragged | None = None
+    pad_id: int = 0
 
     def __len__(self) -> int:
         return len(self.a)
@@ -176,9 +178,9 @@ class Texts:
 
     def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The arguments of BiLSTM.forward for these rows, padded to the longest text."""
-        values = dict(zip(("ids", "lengths"), self.a.padded(rows), strict=True))
+        values = dict(zip(("ids", "lengths"), self.a.padded(rows, self.pad_id), strict=True))
         if self.b is not None:
-            values |= dict(zip(("ids_b", "lengths_b"), self.b.padded(rows), strict=True))
+            values |= dict(zip(("ids_b", "lengths_b"), self.b.padded(rows, self.pad_id), strict=True))
         return values
 
 

@@ -24,7 +24,7 @@ from distill.encoders import cpu, inference
 from distill.errors import UserError
 from distill.files import disk_errors, read_json, write_json
 from distill.training.checkpoint import recover_folder, replace_folder
-from models.dual_encoder import TOWER_INPUTS, DualEncoder, Tower, tower_inputs
+from models.dual_encoder import TOWER_INPUTS, DualEncoder, Joint, Tower, tower_inputs
 
 _FILES = ("states.bin", "counts.bin", "names.txt")
 _VECTORS = 16384  # compared at a time: 25 MB at width 384
@@ -37,8 +37,8 @@ class StoreWriter:
     its last one.
 
     about: what decides the content, kept in store.json. finished: whether such a store is there already; documents: how
-    many the unfinished one holds. Raises UserError when the folder holds something else, unless `overwrite`; that is
-    lost only when the new store is whole.
+    many the unfinished one holds. Raises UserError when the folder holds something else than a store, and for one of
+    other content unless `overwrite`; that is lost only when the new store is whole.
     """
 
     def __init__(self, folder: str | Path, about: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -50,7 +50,7 @@ class StoreWriter:
         self._state: dict[str, Any] = {"about": dict(about), "documents": 0, "bytes": [0] * len(_FILES)}
         with disk_errors(self._folder):
             recover_folder(self._folder)
-            self.finished = not overwrite and self._is_there()
+            self.finished = self._is_there(overwrite)
             if not self.finished:
                 self._continue(overwrite)
 
@@ -59,12 +59,14 @@ class StoreWriter:
         documents: int = self._state["documents"]
         return documents
 
-    def _is_there(self) -> bool:
+    def _is_there(self, overwrite: bool) -> bool:
         if not self._folder.exists() or (self._folder.is_dir() and not any(self._folder.iterdir())):
             return False
         mark = self._folder / "store.json"
         if not mark.is_file():
             raise UserError(f"{self._folder}: holds something else than documents; choose another folder")
+        if overwrite:
+            return False
         if read_json(mark)["about"] != self._state["about"]:
             raise UserError(
                 f"{self._folder}: holds other documents, or those of another model; --overwrite replaces them"
@@ -210,14 +212,6 @@ class Ranker:
                 for query, documents in zip(group, candidates[start:], strict=False):
                     yield from self._best([query], np.unique(np.asarray(documents, np.int64)), k, label)
 
-    def logits(self, queries: Sequence[str], documents: np.ndarray) -> np.ndarray:
-        """[queries, documents, C] of each query with each of these documents."""
-        found = np.empty((len(queries), len(documents), self.model.config.num_outputs), np.float32)
-        with cpu.arranged(self.model), inference.evaluating(self.model):
-            for query, chosen, logits in self._compared(queries, documents):
-                found[query, chosen] = logits
-        return found
-
     def _best(self, queries: Sequence[str], documents: np.ndarray, k: int, label: int) -> list[Ranking]:
         outputs = self.model.config.num_outputs
         best = [Ranking(np.empty(0, np.int64), np.empty((0, outputs), np.float32)) for _ in queries]
@@ -232,7 +226,8 @@ class Ranker:
     def _compared(self, queries: Sequence[str], documents: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(number of the query, indices into `documents`, logits [n, C]), until each was compared with each."""
         read = [self._query(text) for text in queries]
-        for chosen in self._parts(documents):
+        beside = max(states.shape[1] for states, _ in read) if isinstance(self.model, Joint) else 0
+        for chosen in self._parts(documents, beside):
             states, mask = self.store.batch(documents[chosen])
             # Widened by paddle, which takes a third of NumPy's time.
             found, real = paddle.to_tensor(states).astype("float32"), paddle.to_tensor(mask)
@@ -241,14 +236,16 @@ class Ranker:
 
     def _query(self, text: str) -> tuple[Tensor, Tensor]:
         """What is kept of a query, and its mask."""
-        longest = self.model.lengths[0] if self.model.lengths else 0
+        assert self.model.lengths  # of a model that was loaded
+        longest = self.model.lengths[0]
         encoded = self._wordpiece.encode([text], None, longest)
         batch = tower_inputs(encoded, np.array([0]), longest, self._wordpiece.pad_id)
         return paddle.to_tensor(self._read(batch)[0]), paddle.to_tensor(batch["mask"])
 
-    def _parts(self, documents: np.ndarray) -> Iterator[np.ndarray]:
-        """Indices into `documents`, those of similar length together, about _VECTORS vectors at a time."""
-        lengths = self.store.lengths[documents]
+    def _parts(self, documents: np.ndarray, beside: int) -> Iterator[np.ndarray]:
+        """Indices into `documents`, those of similar length together, about _VECTORS vectors at a time, with the
+        `beside` of a query that are read with each."""
+        lengths = self.store.lengths[documents] + beside
         for start in range(0, len(documents), _WINDOW):
             order = start + np.argsort(lengths[start : start + _WINDOW], kind="stable")
             begin = 0

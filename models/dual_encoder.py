@@ -52,8 +52,8 @@ class DualEncoderConfig:
     colbert_dim: int = 128
 
     def __post_init__(self) -> None:
-        if self.model_type not in _TYPES:
-            raise UserError(f"--model_type {self.model_type}: choose {', '.join(_TYPES)}")
+        if self.model_type not in MODEL_TYPES:
+            raise UserError(f"--model_type {self.model_type}: choose {', '.join(MODEL_TYPES)}")
         fusion = self.model_type == "late_fusion"
         if self.pooling not in ("mean", "cls"):
             raise UserError(f"--pooling_strategy {self.pooling}: choose mean or cls")

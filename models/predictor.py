@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 
 from distill.data.pairs import PairLayout
 from distill.data.readers import Rows
-from distill.data.tasks import get_task
+from distill.data.tasks import Task, get_task, label_complaint
 from distill.data.wordpiece import WordPiece
 from distill.encoders import inference
 from distill.encoders.folder import ModelFolder, find_model, load_bert
@@ -36,7 +36,8 @@ class Read:
 
 @dataclass(frozen=True)
 class Predictor:
-    """labels: class names in index order, () for regression; pair: whether it reads two texts, None: either;
+    """labels: class names in index order, () for regression; named: whether they are the model's own, and not numbers
+    in place of names that it does not have; pair: whether it reads two texts, None: either;
     logits(text_a, text_b, batch_size): [n, outputs] float32 in the texts' order; weights: the file that holds them.
 
     layer is `model` as a function of `inputs` (rank and type of each, as `distill.encoders.inference` takes them) to
@@ -51,6 +52,13 @@ class Predictor:
     layer: nn.Layer
     inputs: Mapping[str, tuple[int, str]]
     read: Callable[[Sequence[str], Sequence[str] | None], Read]
+    named: bool = True
+
+    def complaint(self, task: Task) -> str | None:
+        """What is wrong with the labels for `task`, see `label_complaint`; None when they fit."""
+        if not self.named and len(self.labels) == len(task.labels):
+            return None
+        return label_complaint(self.labels, task)
 
     def by(self, run: inference.Pass) -> Logits:
         """As `logits`, its forward passes made by `run`: `inference.compiled(layer, inputs)`, an ONNX session, ..."""
@@ -129,7 +137,8 @@ def _open_bert(folder: str | Path, max_length: int) -> Predictor:
         return Read(encoded.lengths, lambda rows: encoded.pad(rows, wordpiece.pad_id))
 
     layer = inference.Classifier(model)
-    return Predictor(model, found.weights, _labels(found), None, logits, layer, inference.BERT_INPUTS, read)
+    named, inputs = found.labels is not None, inference.BERT_INPUTS
+    return Predictor(model, found.weights, _labels(found), None, logits, layer, inputs, read, named)
 
 
 def _labels(found: ModelFolder) -> tuple[str, ...]:

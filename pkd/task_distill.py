@@ -91,6 +91,11 @@ def layer_pairs(args: PKDArgs, student: int, teacher: int) -> list[tuple[int, in
     from distill.encoders.layer_map import explicit, last, skip, uniform
 
     cls = args.patience == "cls"
+    if cls and student == 1:
+        raise UserError(
+            "--patience cls compares the layers below the last, and a student of 1 layer has none: choose at least 2 "
+            "--student_layers, or --patience tokens"
+        )
     mine = range(1, student) if cls else range(student + 1)
     maps = {"skip": skip, "last": last} if cls else {"uniform": uniform}
     chosen = args.layer_map or next(iter(maps))

@@ -115,11 +115,25 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             raise UserError(f"--{name}: needs --teacher, whose students are trained and compared")
     if args.source.endswith(".json"):
         result = read_json(args.source)
-        if not isinstance(result, dict) or not {"students", "models"} & set(result) or "hardware" not in result:
+        if not _is_comparison(result):
             raise UserError(f"{args.source}: not a comparison that this tool has written")
         write_tables(result, Path(args.source).with_suffix(""))
         return dict(result)
     return compare_finished(args)
+
+
+def _is_comparison(result: Any) -> bool:
+    return isinstance(result, dict) and bool({"students", "models"} & set(result)) and "hardware" in result
+
+
+def _require_own(path: Path) -> None:
+    """Raise UserError where the table `path`.* would replace files that this tool has not written."""
+    there = [Path(f"{path}{suffix}") for suffix in (".json", ".md", ".csv", ".html", ".png")]
+    there = [file for file in there if file.exists()]
+    if there and not (there[0].suffix == ".json" and _is_comparison(read_json(there[0]))):
+        raise UserError(
+            f"{there[0]}: would be replaced, and is of no comparison; choose another --name or --output_dir"
+        )
 
 
 def compare_finished(args: CompareArgs) -> dict[str, Any]:
@@ -133,6 +147,7 @@ def compare_finished(args: CompareArgs) -> dict[str, Any]:
     require_results(models)
     path = Path(args.output_dir or ".") / (args.name or (Path(args.source).stem if args.source else "compare"))
     require_writable(path.parent)
+    _require_own(path)
     times = time_them(models, timed, args, args.rounds, args.eval_batch_size)
     result: dict[str, Any] = {"models": gather(models, timed), "timed": times}
     for row, model in zip(result["models"], models, strict=True):
@@ -176,6 +191,8 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     """The students of one teacher: trained where they are not yet, then compared."""
     assert args.teacher_path is not None and args.output_dir is not None
     runtime.start(args.device)
+    import numpy as np
+
     from distill.data.tasks import load_rows, load_task
     from distill.files import sha256
     from models.predictor import trained_length
@@ -189,6 +206,9 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     teacher.check_length(args.max_seq_length)
     if task.pair:
         teacher.check_pairs()
+    answers = np.asarray(rows[task.dev_splits[0]].labels, np.float64)
+    if (answers >= 0 if task.num_outputs > 1 else np.isfinite(answers)).sum() < 2:
+        raise UserError(f"{rows[task.dev_splits[0]].source}: fewer than 2 rows with a label; models cannot be compared")
     layers = planned.student_layers(teacher.config["num_hidden_layers"], args.student_layers)
     recipes, left_out = planned.chosen(
         planned.read_recipes(args.recipes or RECIPES), args.methods, task.pair, args.pair_teacher is not None, layers
@@ -221,10 +241,12 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
     for recipe in recipes:
         each = plan.seconds_a_step.get(recipe.name)
         speed = f", {each:.3g} s each" if each else ""
-        runtime.log(f"{recipe.label}: {plan.steps[recipe.name]:,} steps{speed}")
+        stages = f" of each of {recipe.stages} stages" if recipe.stages > 1 else ""
+        runtime.log(f"{recipe.label}: {plan.steps[recipe.name]:,} steps{stages}{speed}")
 
     for number, recipe in enumerate(recipes, start=1):
-        left = f", at most {share * 2 * args.seeds * (len(recipes) - number + 1) / 60:.0f} min left" if share else ""
+        minutes = share * 2 * args.seeds * (len(recipes) - number + 1) / 60
+        left = f", about {minutes:.0f} min of training left" if share else ""
         runtime.log(f"\n== {number}/{len(recipes)}  {recipe.label}: {args.seeds} seed(s) with and without it{left}")
         plan.train(recipe, words[recipe.name], args.seeds)
 

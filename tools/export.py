@@ -86,6 +86,7 @@ class Source:
 
     graphs: by their names in the bundle; settings, labels, save_vocabulary: as `bundle.write_bundle` takes them.
     read(rows): their lengths and batches, as `models.predictor.Read` has them. weights: the file they came from.
+    named: whether the labels are the model's own, and not numbers in place of names.
     chain(passes, batch): the outputs [B, C] of the graphs' passes, one after the other.
     """
 
@@ -96,6 +97,7 @@ class Source:
     read: "Callable[[Rows], Read]"
     weights: Path
     chain: "Callable[[Mapping[str, Pass], Batch], np.ndarray]" = lambda passes, batch: passes["model"](batch)[0]
+    named: bool = True
 
 
 def require_folder(folder: str) -> None:
@@ -138,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if source.settings["kind"] == "vectors" and rows.text_b is not None:  # each text has a vector of its own
         rows = Rows([*rows.text_a, *rows.text_b], None, None, rows.source)
     if task is not None and source.settings["kind"] != "vectors":
-        check_labels(args.folder, source.labels, task)
+        source = with_labels(args.folder, source, task)
     place = checkpoint.beside(target)
     try:
         with disk_errors(target):
@@ -188,12 +190,18 @@ def load_real_rows(args: ExportArgs, run_settings: Mapping[str, Any]) -> "tuple[
     return task, rows
 
 
-def check_labels(folder: str, labels: tuple[str, ...], task: "Task") -> None:
-    """Raises UserError when a model's classes are not those of the task, in its order."""
+def with_labels(folder: str, source: Source, task: "Task") -> Source:
+    """The source, whose classes take the task's names where they have none.
+
+    Raises UserError when they are not those of the task, in its order.
+    """
     from distill.data.tasks import label_complaint
 
-    if complaint := label_complaint(labels, task):
+    if not source.named and len(source.labels) == len(task.labels):
+        return dataclasses.replace(source, labels=task.labels)
+    if complaint := label_complaint(source.labels, task):
         raise UserError(f"{folder}: {complaint}; --task_name names the task that it was trained for")
+    return source
 
 
 def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows") -> Source:
@@ -253,8 +261,8 @@ def open_bert(folder: Path, longest: int | None, asked: bool, pair: bool) -> Sou
         "pair": pair,
         "pad_id": wordpiece.pad_id,
     }
-    graphs = {"model": Graph(model.layer, model.inputs)}
-    return Source(graphs, settings, model.labels, wordpiece.save, _reading(model.read), model.weights)
+    graphs, read = {"model": Graph(model.layer, model.inputs)}, _reading(model.read)
+    return Source(graphs, settings, model.labels, wordpiece.save, read, model.weights, named=model.named)
 
 
 def open_bilstm(folder: Path) -> Source:
@@ -270,7 +278,7 @@ def open_bilstm(folder: Path) -> Source:
         "language": reader.language,
         "max_length": reader.max_length,
         "pair": model.pair,
-        "pad_id": 0,
+        "pad_id": reader.vocabulary.pad_id,
     }
     graphs = {"model": Graph(model.layer, model.inputs, lengths)}
     return Source(graphs, settings, model.labels, reader.save, _reading(model.read), model.weights)

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from tqdm import tqdm
 
     from distill.data.documents import read_documents
-    from distill.data.wordpiece import WordPiece
+    from distill.data.wordpiece import WordPiece, report_cut
     from distill.encoders import inference
     from models.document_store import StoreWriter
     from models.dual_encoder import TOWER_INPUTS, Tower, load_dual_encoder, model_digest, tower_inputs
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if inference.available() and (count >= _MANY or args.forward_precision == "bf16"):
         read = inference.compiled(tower, TOWER_INPUTS, args.forward_precision)
     documents = itertools.islice(read_documents(args.corpus, args.text_column, args.id_column), store.documents, None)
-    terminal, cut = sys.stderr.isatty(), 0
+    terminal, cut = sys.stderr.isatty(), []
     with tqdm(
         total=count, initial=store.documents, desc="documents", unit=" documents", leave=False,
         delay=1 if terminal else 30, mininterval=0.2 if terminal else 30,
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             names, texts = zip(*block, strict=True)
             encoded = wordpiece.encode(texts, None, longest)
             lengths = encoded.lengths
-            cut += int((lengths == longest).sum())
+            cut.extend(encoded.cut)
             states = [np.empty(0)] * len(block)
             order = np.argsort(lengths, kind="stable")
             for start in range(0, len(order), args.batch_size):
@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 bar.update(len(rows))
             store.add(names, states)
     store.finish()
-    runtime.log(f"{count:,} documents, {cut:,} of which fill or exceed {longest} tokens; written: {args.store}")
+    report_cut("documents read now", np.array(cut, bool), f"the model's {longest} tokens")
+    runtime.log(f"{count:,} documents; written: {args.store}")
     return Path(args.store)
 
 

@@ -18,17 +18,14 @@ class ProductOptions(RuntimeOptions):
     model_path: str = option("", "dual encoder: a folder of sbert_distill.py", alias="student_path")
     store: str = option("", "folder of the document store")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # A shell leaves the ~ in --store=~/my_store as it is.
-        self.model_path, self.store = map(os.path.expanduser, (self.model_path, self.store))
-
     def require(self, **needed: str) -> None:
         """Raises UserError for a flag of these, {name: what it is}, or of this class, that was not given."""
         needed |= {"model_path": "a dual encoder's folder, which sbert_distill.py makes", "store": "the store's folder"}
         for flag, what in needed.items():
             if not getattr(self, flag):
                 raise UserError(f"--{flag} is needed: {what}")
+        if os.path.isfile(self.model_path):
+            raise UserError(f"--model_path {self.model_path}: a file; name the folder that sbert_distill.py made")
 
 
 @dataclass

@@ -60,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     task, rows = data.load_pairs(args)
     if task.regression and args.use_kd_logit_kl:
         raise UserError(f"--use_kd_logit_kl: {task.name} is a score and has no classes; use --use_kd_logit_mse")
+    if task.regression and args.model_type == "col":
+        raise UserError(
+            f"--model_type col: its sums of cosines have a range of their own, and {task.name} has another; choose "
+            "another type"
+        )
 
     # 3. Teacher.
     found = data.find_start("--init_checkpoint_teacher", args.teacher_path, args)

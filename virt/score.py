@@ -25,12 +25,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("give queries, or a file of them by --queries, and not both")
     if args.output and Path(args.output).is_dir():
         raise UserError(f"--output {args.output}: is a folder; name a file")
+    for flag, path in (("--queries", args.queries), ("--candidates", args.candidates)):
+        if args.output and path and Path(args.output).resolve() == Path(path).resolve():
+            raise UserError(f"--output {args.output}: is {flag}; name another file")
     runtime.require_one_process()
     runtime.start(args.device)
     from scipy.special import softmax
 
     from distill.data.documents import read_documents
-    from distill.data.wordpiece import WordPiece
+    from distill.data.wordpiece import WordPiece, report_cut
     from distill.files import text_output
     from models.document_store import DocumentStore, Ranker
     from models.dual_encoder import load_dual_encoder, model_digest
@@ -50,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     store = DocumentStore(args.store)
     ranker = Ranker(model, wordpiece, store, model_digest(args.model_path), args.model_path)
     label = chosen_label(args, model.labels)
+    longest = model.lengths[0]
+    report_cut("queries", wordpiece.encode(texts, None, longest).cut, f"the model's {longest} tokens")
     candidates = read_candidates(args.candidates, names, store.names) if args.candidates else None
 
     # 3. Rank.

@@ -52,6 +52,11 @@ def converted(flag: str, prefix: str, args: PairOptions) -> Path:
     """
     if args.bert_config_file is None or args.vocab_file is None:
         raise UserError(f"{flag} {prefix}: a TensorFlow checkpoint; give its --bert_config_file and --vocab_file too")
+    if args.lengths is None and flag == "--init_checkpoint_teacher":
+        raise UserError(
+            f"{flag} {prefix}: it does not say how long the texts were that it was trained with; give "
+            "--max_seq_length_query and --max_seq_length_doc"
+        )
     files = (f"{Path(prefix).expanduser()}.index", args.bert_config_file, args.vocab_file)
     config, tokens = flatten_config(read_settings(args.bert_config_file)), read_vocabulary(args.vocab_file)
     reading = f"{args.pooling_strategy} {args.lengths}"

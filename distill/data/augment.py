@@ -1,8 +1,8 @@
 """Augmented copies of rows: masking, replacement by a word of the same class, n-gram sampling.
 
 Source: Tang et al. 2019 (arXiv 1903.12136), section 3.3. Each copy is made of its own row's units and of nothing
-else. All draws are hashes of (seed, row, copy, position), so a row's copies are the same whatever rows stand beside
-it and in whatever order. A unit is a wordpiece or a word; `UnitTable` gives each distinct unit the ids that each
+else. All draws are hashes of (seed, number of the row, copy, position), so a row's copies are the same whatever
+the other rows are. A unit is a wordpiece or a word; `UnitTable` gives each distinct unit the ids that each
 model reads, so both models always see the same masked positions and the same n-gram.
 """
 

@@ -1,7 +1,8 @@
 """The file of augmented training rows: where it lies, how it is written and read.
 
 It holds the training rows and their copies under the names of the task's official columns, or of your own training
-file's, separated by raw tabs, so that it is read by the same code; a file made by the published scripts is read too.
+file's, separated by raw tabs, so that it is read by the same code; a file made by the published scripts is read too,
+and refused where they have quoted its texts as csv.
 """
 
 from pathlib import Path
@@ -78,4 +79,4 @@ def load_augmented(task: Task, args: TaskOptions) -> Rows:
             raise UserError(f"{path}: made of other rows than {train} holds now; make it again with --overwrite")
         if not read_json(record / "run.json").get("finished"):
             raise UserError(f"{path}: begun again by data_augmentation.py and not finished; let the same command end")
-    return read_training_file(args, task, path)
+    return read_training_file(args, task, path, quoted=not settings.is_file())

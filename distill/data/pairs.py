@@ -59,6 +59,8 @@ class Pairs(Encoded):
 
     @property
     def extents(self) -> np.ndarray:
+        if self.layout.fixed:
+            return np.tile((self.layout.joint, self.layout.first - 2, self.layout.second - 2), (len(self), 1))
         return np.concatenate([super().extents, self._texts], axis=1)
 
     def pad(self, indices: Any, pad_id: int = 0, width: int | None = None) -> dict[str, np.ndarray]:

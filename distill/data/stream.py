@@ -55,7 +55,8 @@ class TextLines:
             raise UserError(f"{path}: no text in it; one sentence a line is needed")
 
     def read(self, block: int) -> list[str]:
-        """The lines of a block, without white space around them. Raises UserError when the file has changed."""
+        """The lines of a block, without white space around them. Raises UserError when it has another number of
+        them than before."""
         number, offset = self._places[block].tolist()
         _, lines = next(_blocks(self._files[number], self._block, offset), (0, []))
         if len(lines) != self.sizes[block]:

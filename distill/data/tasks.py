@@ -292,12 +292,13 @@ def load_rows(options: TaskOptions, task: Task, split: str) -> Rows:
     return _named_rows(task, path, split in task.test_splits)
 
 
-def read_training_file(options: TaskOptions, task: Task, path: str | Path) -> Rows:
+def read_training_file(options: TaskOptions, task: Task, path: str | Path, quoted: bool) -> Rows:
     """The labelled rows of another file that has the columns of the task's training file, such as an augmented one.
 
-    A file of CoLA may have a header line. Raises UserError as `load_rows` does.
+    quoted: it may have been written with the quoting of csv, which is not undone. A file of CoLA may have a header
+    line. Raises UserError as `load_rows` does, and for a text that is quoted.
     """
-    return _own_rows(options, task, path, False) if task.name == "own" else _named_rows(task, path, False)
+    return _own_rows(options, task, path, False) if task.name == "own" else _named_rows(task, path, False, quoted)
 
 
 def read_texts(options: TaskOptions, task: Task, path: str | Path) -> Rows:
@@ -342,7 +343,7 @@ def _layout_of(task: Task, path: str | Path) -> _Layout:
     return layout if is_own else layout.published()
 
 
-def _named_rows(task: Task, path: str | Path, test: bool) -> Rows:
+def _named_rows(task: Task, path: str | Path, test: bool, refuse_quoted: bool = False) -> Rows:
     layout = _layout_of(task, path)
     names = column_names(path)
     header = layout.header
@@ -364,6 +365,7 @@ def _named_rows(task: Task, path: str | Path, test: bool) -> Rows:
         empty_in_pairs=layout.empty_in_pairs,
         short_row_help=layout.short_row_help,
         test=test,
+        refuse_quoted=refuse_quoted,
     )
     _say_unlabelled(rows, label)
     if incomplete:

@@ -150,12 +150,14 @@ def read_vocabulary(path: str | Path) -> list[str]:
     tokens = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if tokens == [""]:
         raise UserError(f"{path}:1: the vocabulary is empty; it must hold one token a line")
+    way_out = "delete {} from a list of words; a model's vocabulary is damaged: copy it again"
     first: dict[str, int] = {}
     for number, token in enumerate(tokens, start=1):
         if not token:
-            raise UserError(f"{path}:{number}: empty line in the vocabulary; delete it")
+            raise UserError(f"{path}:{number}: empty line in the vocabulary; {way_out.format('it')}")
         if first.setdefault(token, number) != number:
-            raise UserError(f"{path}:{number}: token {token!r} already stands in line {first[token]}; delete one")
+            there = f"already stands in line {first[token]}"
+            raise UserError(f"{path}:{number}: token {token!r} {there}; {way_out.format('one')}")
     return tokens
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -214,3 +215,15 @@ def _copy(teacher_model: nn.Layer, student: nn.Layer, source: tuple[int, ...]) -
         match = _LAYER.match(name)
         chosen[name] = weights[f"{match[1]}{source[int(match[2])] - 1}{match[3]}" if match else name]
     student.set_state_dict(chosen)
+
+
+def start_regression(head: nn.Linear, labels: np.ndarray) -> None:
+    """Let a new head of one output begin at the mean of `labels` [n] (nan where there is none), with weights as many
+    times larger as their standard deviation is: no step is then spent on the scale of the scores.
+
+    A head whose bias is not 0 has been trained, and stays as it is.
+    """
+    known = labels[~np.isnan(labels)]
+    if len(known) and not head.bias.numpy().any():
+        head.bias.set_value(paddle.full_like(head.bias, float(known.mean())))
+        head.weight.set_value(head.weight * float(known.std() or 1.0))

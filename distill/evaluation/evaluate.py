@@ -46,7 +46,8 @@ def predict(forward: Forward, encoded: Encoded, batch_size: int, pad_id: int = 0
 
     `forward` gets `Encoded.pad(...)` as tensors (input_ids, token_type_ids, mask, lengths), rows of similar length
     together, and returns logits [B, C]; it runs without gradient. Its model must be in eval mode (see `evaluating`);
-    a BERT is put into it. With many rows to read on a CPU a BERT is run by Paddle Inference where that is faster.
+    a BERT is put into it. With many rows to read on a CPU a BERT is run by Paddle Inference; the rows alone decide, so
+    that a run that is continued gets the same bits.
     Raises ValueError without rows.
     """
     if not len(encoded):
@@ -64,23 +65,14 @@ def predict(forward: Forward, encoded: Encoded, batch_size: int, pad_id: int = 0
     return logits_by_row
 
 
-_way: dict[tuple[int, int], str] = {}  # of BERTs by layers and width: found out once
-
-
 def _fixed(forward: Forward, encoded: Encoded) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """`forward` from arrays to logits [B, C] float32, with the weights its model has now."""
     if isinstance(forward, BertForward):
-        layer, config = inference.Classifier(forward.model), forward.model.config
+        layer = inference.Classifier(forward.model)
         # Arranged for the CPU as in training, so that a model scores the same there and afterwards.
         run = inference.eager(layer, inference.BERT_INPUTS)
         if encoded.lengths.sum() >= _MANY_TOKENS and inference.available():
-            size = (config.num_hidden_layers, config.hidden_size)
-            if _way.get(size) != "eager":
-                graph = inference.compiled(layer, inference.BERT_INPUTS)
-                if size not in _way:
-                    batch = inference.sample(config.vocab_size, 32, min(32, config.max_position_embeddings))
-                    _way[size] = inference.faster({"eager": run, "compiled": graph}, batch)
-                run = graph if _way[size] == "compiled" else run
+            run = inference.compiled(layer, inference.BERT_INPUTS)
         return lambda batch: run(batch)[0].astype("float32")
 
     def general(batch: dict[str, np.ndarray]) -> np.ndarray:

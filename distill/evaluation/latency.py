@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 Row = TypeVar("Row")
+CALLS = 200
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Latency:
 
 
 def measure(
-    call: Callable[[Sequence[Row]], object], rows: Sequence[Row], calls: int = 200, warm_up: int = 10
+    call: Callable[[Sequence[Row]], object], rows: Sequence[Row], calls: int = CALLS, warm_up: int = 10
 ) -> Latency:
     """Time `call`, which answers any number of rows (texts, row numbers, ...) and returns when the answer is there.
 

@@ -40,11 +40,12 @@ def label_mse(student: Tensor, labels: Tensor) -> Tensor:
     """
     labelled = paddle.logical_not(paddle.isnan(labels))
     # The nan is replaced before the subtraction: nan * 0 would still be nan in the gradient.
-    target = paddle.where(labelled, labels, paddle.zeros_like(labels)).astype(student.dtype)
-    weight = labelled.astype(student.dtype)
+    target = paddle.where(labelled, labels, paddle.zeros_like(labels))
+    weight = labelled.astype(labels.dtype)
     if student.size != labels.size:
         raise ValueError(f"one prediction per label is needed: predictions {student.shape}, labels {labels.shape}")
-    return (weight * (student.reshape([-1]) - target) ** 2).sum() / weight.sum().clip(min=1.0)
+    # In the labels' precision: mixed precision would round them.
+    return (weight * (student.reshape([-1]).astype(labels.dtype) - target) ** 2).sum() / weight.sum().clip(min=1.0)
 
 
 def soft_cross_entropy(

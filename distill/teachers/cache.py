@@ -352,8 +352,9 @@ class Column:
         self._data = [segment.data() for segment in store.segments]
         self._offsets = [segment.offsets() for segment in store.segments] if self.output.ragged else []
         self._table: np.ndarray | None = None
-        if not self.output.ragged and self.bytes <= TABLE_BYTES:
-            table = np.zeros((len(self.positions), *self.output.shape), np.float32)
+        shape = (len(self.positions), *self.output.shape)
+        if not self.output.ragged and 4 * math.prod(shape) <= TABLE_BYTES:
+            table = np.zeros(shape, np.float32)
             self._gather(self.positions, table)
             self._table, self._data = table, []
 

@@ -510,6 +510,9 @@ def _check_classes(logits: np.ndarray, rows: Rows, task: Task) -> tuple[dict[str
         text = f"accuracy {accuracy:.3f} on {len(labels):,} dev rows, the commonest label alone gives {majority:.3f}"
     if score > chance:
         return figures, None
+    if majority == 1:
+        what = f"all {len(labels):,} dev rows have the label {task.labels[labels[0]]}, which says nothing of a teacher"
+        return figures, f"{what}; give dev rows of several labels"
     counts = confusion_matrix(labels, guesses, labels=range(len(task.labels)))
     truth, meant = linear_sum_assignment(-counts)
     permuted = float(counts[truth, meant].sum() / len(labels))

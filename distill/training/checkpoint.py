@@ -146,9 +146,9 @@ def recover_folder(target: Path) -> None:
 
 def remove_folder(target: Path) -> None:
     """Delete a folder so that a half deleted one never bears its name."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # what a killed process has left
     if target.exists():
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
         shutil.rmtree(old)
 

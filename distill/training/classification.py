@@ -14,6 +14,7 @@ from distill.data.readers import Rows, digests
 from distill.data.tasks import load_rows, load_task
 from distill.data.wordpiece import report_cut
 from distill.encoders.folder import save_bert
+from distill.encoders.initialise import start_regression
 from distill.evaluation.bert import BertDev
 from distill.teachers.teacher import Teacher
 from distill.training.fit import Batches, fit
@@ -94,6 +95,8 @@ class Classification:
         save: writes the model; without it the student alone is saved.
         scored: False for a student that cannot predict yet: the last is kept, and no report is written.
         """
+        if self.task.regression:
+            start_regression(student.classifier, self.labels)
         plan = self.plan(options)
         with run.timer("teacher"):
             rows = plan.rows_of(options.max_steps * options.gradient_accumulation_steps)

@@ -45,6 +45,12 @@ _OWN = (
 )
 
 
+_OF_MODELS = (
+    *("config.json", "model_config.json", "model.safetensors", "model_state.pdparams", "projections.safetensors"),
+    *("vocab.txt", "words.txt", "tokenizer_config.json", "tokenizer.json"),
+)
+
+
 class Held:
     """A folder in which no other process may run: an advisory lock, which ends with this object or this process."""
 
@@ -90,8 +96,8 @@ class Run:
     settings is refused by UserError, unless `overwrite`: then what that run wrote (and nothing else) is deleted. One
     with files but no run.yaml needs `overwrite` too, and none of them may be called as what a run writes. An unfinished
     run of the same settings is continued even so, and a finished one is kept while its comparison (--control) is not
-    finished: the same command resumes. The folder of a model that a setting called `..._path` or `init_checkpoint...`
-    names is always refused: the model would be lost; and so is one in which another process is running.
+    finished: the same command resumes. The folder of a model that a setting called `..._path`, `init_checkpoint...` or
+    `model_name` names is always refused: the model would be lost; and so is one in which another process is running.
     """
 
     def __init__(
@@ -122,7 +128,7 @@ class Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output_dir {folder}: is a file, not a folder")
         for name, value in self.settings.items():
-            if (name.endswith("_path") or name.startswith("init_checkpoint")) and value:
+            if (name.endswith("_path") or name.startswith("init_checkpoint") or name == "model_name") and value:
                 refuse_loss(folder, f"--{name}", value)
         self._held = hold(folder)
         facts: dict[str, Any] = {"finished": False}
@@ -141,7 +147,7 @@ class Run:
         elif content and not overwrite:
             found = f"is not empty ({content[0].name}) and holds no run.yaml"
             raise UserError(f"--output_dir {folder}: {found}; choose another --output_dir or pass --overwrite")
-        elif foreign := [entry.name for entry in content if entry.name in _OWN]:
+        elif foreign := [entry.name for entry in content if entry.name in (*_OWN, *_OF_MODELS)]:
             raise UserError(
                 f"--output_dir {folder}: holds {foreign[0]}, which a run would replace, and no run.yaml says that one "
                 "made it; move it away, or choose another --output_dir"

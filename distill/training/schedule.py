@@ -11,7 +11,7 @@ def learning_rate(
     For w = `warmup_steps`, or int(warmup_proportion * total_steps) when that is 0, and at most `total_steps`:
     step < w: peak * step / w (so the first step has rate 0, as in BERT's own optimizer); afterwards `constant`: peak;
     `linear`: peak * (total - step) / (total - w), which would reach 0 one step after the last.
-    Source: BERT, optimization.py (create_optimizer). Raises ValueError for another kind.
+    Source: BERT (Devlin et al. 2019, appendix A.2): warm-up, then linear decay. Raises ValueError for another kind.
     """
     if kind not in ("linear", "constant"):
         raise ValueError(f"unknown schedule: {kind}")

@@ -121,6 +121,42 @@ def test_a_missing_file_lists_the_presets() -> None:
     assert refused("--config", "nowhere") == "--config nowhere: no such file; presets of this recipe: none"
 
 
+def test_yaml_and_flags_are_judged_together(tmp_path: Path) -> None:
+    """What the flags complete or change is neither refused nor settled by the YAML alone."""
+    from virt.args import SbertDistillArgs
+
+    path = tmp_path / "own.yaml"
+    path.write_text("att_scaling: sum\nmax_seq_length_query: 64\n")
+    read = lambda *flags: parse(SbertDistillArgs, ["--config", str(path), "--max_seq_length_doc", "32", *flags])  # noqa: E731
+    assert (read().kd_weight_att, read().lengths) == (0.4, (64, 32))
+    assert read("--att_scaling", "mean").kd_weight_att == 700
+    assert read("--use_kd_att", "false", "--use_kd_logit_mse", "true").use_kd_att is False
+    with pytest.raises(UserError, match="--max_seq_length_query and --max_seq_length_doc: give both"):
+        parse(SbertDistillArgs, ["--config", str(path)])
+
+
+def test_a_home_folder_is_found_wherever_a_value_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    path = tmp_path / "own.yaml"
+    path.write_text("train_file: ~/train.csv\n")
+    words = ["--config", str(path), "--output_dir=~/out", "--teacher_path", "~/teacher", "--data_dir=a~b"]
+    args = parse(Args, words)
+    assert (args.train_file, args.output_dir) == ("/home/me/train.csv", "/home/me/out")
+    assert (args.teacher_path, args.data_dir) == ("/home/me/teacher", "a~b")
+
+
+def test_lists_in_yaml(tmp_path: Path) -> None:
+    from tools.compare import CompareArgs
+
+    path = tmp_path / "own.yaml"
+    path.write_text("folders: [a, b]\n")
+    assert parse(CompareArgs, ["--config", str(path)]).folders == ["a", "b"]
+    for text, message in (("folders: abc", "'abc' is not a list; write"), ("folders: [1]", "1 is not of type str")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            parse(CompareArgs, ["--config", str(path)])
+
+
 def test_settings_survive_yaml_and_cosmetic_ones_are_named(tmp_path: Path) -> None:
     args = parse(Args, ["--lr", "3e-5", "--limit", "5"])
     path = config(tmp_path, yaml.safe_dump(settings(args)))

@@ -122,6 +122,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds something else than documents"):
         StoreWriter(tmp_path / "mine", ABOUT)
+    with pytest.raises(UserError, match="holds something else than documents"):
+        StoreWriter(tmp_path / "mine", ABOUT, overwrite=True)
     with pytest.raises(UserError, match="no whole document store; encode.py makes one"):
         DocumentStore(tmp_path / "mine")
     monkeypatch.chdir(tmp_path / "mine")
@@ -179,6 +181,15 @@ def stored(model: DualEncoder, wordpiece: WordPiece, documents: list[str], folde
     return DocumentStore(folder)
 
 
+def scored(ranker, queries, documents):
+    """Logits [queries, documents, C]."""
+    found = [
+        ranking.logits[np.argsort(ranking.documents)]
+        for ranking in ranker.rank(queries, 99, [documents] * len(queries))
+    ]
+    return np.stack(found)
+
+
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_stored_documents_score_as_their_pairs_do(folder, tmp_path, model_type, monkeypatch):
     """To 1e-3, through float16, whatever is compared at a time; queries and documents longer than the model's too."""
@@ -187,10 +198,10 @@ def test_stored_documents_score_as_their_pairs_do(folder, tmp_path, model_type, 
     ranker = Ranker(model, wordpiece, stored(model, wordpiece, documents, tmp_path / "store"), "digest", "here")
     expected = direct(model, wordpiece, [(q, d) for q in queries for d in documents]).reshape(3, 20, 3)
     assert np.ptp(expected, axis=1).min() > 1e-2  # the documents differ
-    np.testing.assert_allclose(ranker.logits(queries, np.arange(20)), expected, atol=1e-3)
+    np.testing.assert_allclose(scored(ranker, queries, np.arange(20)), expected, atol=1e-3)
     monkeypatch.setattr(document_store, "_VECTORS", 30)
     monkeypatch.setattr(document_store, "_WINDOW", 7)
-    np.testing.assert_allclose(ranker.logits(queries[:2], np.arange(20)[::-2]), expected[:2, ::-2], atol=1e-3)
+    np.testing.assert_allclose(scored(ranker, queries[:2], np.arange(1, 20, 2)), expected[:2, 1::2], atol=1e-3)
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -198,7 +209,7 @@ def test_ranking_sorts_all_scores(folder, tmp_path, outputs, monkeypatch):
     model, wordpiece = create(folder, "late_fusion", outputs), WordPiece.from_folder(folder)
     queries, documents = sentences(5, 8, 0), sentences(20, 16, 1)
     ranker = Ranker(model, wordpiece, stored(model, wordpiece, documents, tmp_path / "store"), "digest", "here")
-    scores = ranker.logits(queries, np.arange(20))
+    scores = scored(ranker, queries, np.arange(20))
     monkeypatch.setattr(document_store, "_VECTORS", 40)
     monkeypatch.setattr(document_store, "_QUERIES", 2)
     for label in (0, -1):
@@ -228,3 +239,18 @@ def test_a_store_of_another_model_is_refused(folder, tmp_path):
     store = stored(model, wordpiece, sentences(2, 9, 0), tmp_path / "store")
     with pytest.raises(UserError, match="was made by another model than here"):
         Ranker(model, wordpiece, store, "another", "here")
+
+
+def test_a_joint_layer_counts_the_query_among_what_is_compared_at_a_time(folder, tmp_path, monkeypatch):
+    """One document of 4 tokens stands beside all tokens of the query."""
+    wordpiece, sizes = WordPiece.from_folder(folder), {}
+    monkeypatch.setattr(document_store, "_VECTORS", 64)
+    for model_type in ("deformer", "late_fusion"):
+        model = create(folder, model_type)
+        store = stored(model, wordpiece, ["one two"] * 16, tmp_path / model_type)
+        ranker = Ranker(model, wordpiece, store, "digest", "here")
+        score, sizes[model_type] = model.score, []
+        monkeypatch.setattr(model, "score", lambda *x, s=score, n=sizes[model_type]: (n.append(len(x[2])), s(*x))[1])
+        next(ranker.rank(sentences(1, 12, 0), 1))
+    vectors = int(store.lengths[0])
+    assert max(sizes["late_fusion"]) == 64 // vectors > max(sizes["deformer"]) >= 1

@@ -267,6 +267,15 @@ def test_a_teacher_with_another_order_of_labels_by_its_scores(teacher, data_dir,
     )
 
 
+def test_dev_rows_of_one_label(data_dir, teachers, tmp_path):
+    dev = tmp_path / "data" / "SST-2" / "dev.tsv"
+    shutil.copytree(data_dir / "SST-2", dev.parent)
+    dev.write_text("sentence\tlabel\n" + "a good film\t1\n" * 4)
+    cache = ("--cache_dir", tmp_path.parent / f"{tmp_path.name} cache")
+    line = refused(bert_distill.main, distil(tmp_path / "data", teachers("SST-2"), tmp_path / "run", *cache), tmp_path)
+    assert "all 4 dev rows have the label 1, which says nothing of a teacher; give dev rows of several" in line
+
+
 def test_a_teacher_at_chance(data_dir, tmp_path):
     teacher = make_bert_folder(tmp_path / "untrained", layers=1)
     spoil(teacher, lambda state: state["classifier.bias"].__setitem__(0, 100.0))  # it always says 0

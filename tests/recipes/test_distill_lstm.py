@@ -507,6 +507,31 @@ def test_a_saved_student_is_the_same_student(pair, encoder, tmp_path):
     assert ids_of(ours.a, 2).tolist() == [wordpiece.unk_id]
 
 
+def test_the_padding_may_have_any_id(encoder, tmp_path):
+    """Of a vocabulary whose [PAD] is not the first token that one stays zero, and the first is a token as others."""
+    first, *rest = (encoder / "vocab.txt").read_text().splitlines()
+    (tmp_path / "vocab.txt").write_text("\n".join([*rest, first]) + "\n")
+    vocabulary = WordPiece(tmp_path / "vocab.txt", lowercase=True)
+    model = bilstm.create(
+        bilstm.BiLSTMConfig(vocabulary.size, ("0", "1"), pad_id=vocabulary.pad_id, embedding_size=4), 0
+    )
+    table = model.embedding.weight.numpy()
+    assert vocabulary.pad_id == len(rest) and not table[-1].any() and table[0].all()
+    texts = bilstm.Reader(vocabulary, "en", 8).texts(["a good film", "film"])
+    assert texts.batch(np.array([0, 1]))["ids"][1, 1:].tolist() == [vocabulary.pad_id] * 2
+    bilstm.save_student(tmp_path, model, bilstm.Reader(vocabulary, "en", 8))
+    assert bilstm.load_student(tmp_path)[0].config.pad_id == vocabulary.pad_id
+
+
+def test_scores_start_at_their_mean(data_dir, teachers, tmp_path):
+    common = ("--model_name", teachers("STS-B"), "--lr", "1e-30", "--max_steps", 1, "--n_iter", 0)
+    taught = ("--teacher_path", teachers("STS-B"), "--cache_dir", tmp_path / "cache")
+    mean = task_rows("STS-B", data_dir).labels.mean()
+    for main, more in ((small.main, ()), (bert_distill.main, taught)):
+        folder = main(lstm(data_dir, tmp_path / main.__module__, "STS-B", *common, *more))
+        assert bilstm.load_student(folder)[0].classifier.bias.numpy() == pytest.approx(mean, abs=1e-4)
+
+
 def test_lazy_embeddings_move_only_what_was_read(data_dir, encoder, tmp_path):
     argv = lstm(
         data_dir, tmp_path / "run", "SST-2", "--model_name", encoder, "--lazy_embeddings", "true", "--p_mask", 0

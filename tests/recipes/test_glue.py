@@ -10,10 +10,11 @@ import paddle
 import pytest
 import yaml
 
-from distill.data.tasks import load_rows, load_task
+from distill.data.tasks import get_task, load_rows, load_task
 from distill.data.wordpiece import WordPiece
 from distill.encoders.folder import find_model, load_bert
 from distill.evaluation.evaluate import bert_forward, evaluating, predict
+from distill.evaluation.predictions import load_predictions
 from distill.options import TaskOptions
 from glue import run_bert_finetune, run_glue
 from tests.recipes.runs import glue, metrics, read, tree
@@ -171,6 +172,37 @@ def test_scores_are_predicted_within_the_benchmarks_range(teachers, data_dir, tm
     lines = (tmp_path / "out" / "STS-B.tsv").read_text().splitlines()[1:]
     scores = [float(line.split("\t")[1]) for line in lines]
     assert len(scores) == 48 and 0 <= min(scores) < max(scores) <= 5
+
+
+def test_scores_of_any_scale_are_learned(encoder, data_dir, tmp_path):
+    """The model starts at their mean: years are no harder than scores from 0 to 5."""
+    for split in ("train", "dev"):
+        rows = load_rows(TaskOptions(task_name="STS-B", data_dir=str(data_dir)), get_task("STS-B"), split)
+        lines = [
+            f"{a}\t{b}\t{1900 + 20 * s:.3f}" for a, b, s in zip(rows.text_a, rows.text_b, rows.labels, strict=True)
+        ]
+        (tmp_path / f"{split}.tsv").write_text("a\tb\tyear\n" + "\n".join(lines) + "\n")
+    own = ("--train_file", tmp_path / "train.tsv", "--dev_file", tmp_path / "dev.tsv", "--regression", "true")
+    own += ("--text_column", "a", "--text_pair_column", "b", "--label_column", "year")
+    flags = ("--max_seq_length", 32, "--learning_rate", "3e-3", "--batch_size", 8, "--num_train_epochs", 1)
+    argv = ["--model_name_or_path", encoder, "--output_dir", tmp_path / "run", *own, *flags]
+    folder = run_glue.main([str(word) for word in argv])
+    labels = np.loadtxt(tmp_path / "train.tsv", delimiter="\t", skiprows=1, usecols=2)
+    found = load_predictions(folder)["dev"].logits
+    assert abs(found.mean() - labels.mean()) < labels.std()
+
+
+def test_predictions_of_a_teacher_leave_its_facts(teachers, data_dir, encoder, tmp_path):
+    """Its length and seed are those of its training, whatever the defaults are."""
+    flags = ("--max_seq_length", 8, "--max_steps", 1, "--seed", 7)
+    folder = run_glue.main(glue(data_dir, encoder, tmp_path / "run", "SST-2", *flags))
+    before = tree(folder)
+    argv = ["--task_name", "SST-2", "--data_dir", data_dir, "--model_name_or_path", folder, "--do_train", "false"]
+    run_glue.main([str(word) for word in (*argv, "--do_predict", "true")])
+    after = tree(folder)
+    assert after.pop(folder / "SST-2.tsv")
+    assert read(folder / "results_eval.json")["seed"] == 7
+    assert after[folder / "dev_predictions.tsv"] == before[folder / "dev_predictions.tsv"]
 
 
 def test_how_many_rows_are_cut_is_said(encoder, data_dir, tmp_path, capsys):

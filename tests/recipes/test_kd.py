@@ -51,6 +51,14 @@ def test_from_end_to_end(task, data_dir, deep_teachers, tmp_path):
     np.testing.assert_allclose(load_predictions(folder)["dev"].logits[3], logits.numpy()[0], atol=1e-5)
 
 
+def test_a_random_student_of_scores_starts_at_their_mean(data_dir, deep_teachers, tmp_path):
+    flags = ("--student_init", "random", "--student_layers", 2, "--learning_rate", "1e-30", "--max_steps", 1)
+    folder = task_distill.main(taught(data_dir, deep_teachers("STS-B"), tmp_path / "run", "STS-B", *flags))
+    labels = load_rows(TaskOptions(task_name="STS-B", data_dir=str(data_dir)), get_task("STS-B"), "train").labels
+    bias = load_bert(folder, 1, head="stored").classifier.bias.numpy()
+    assert bias == pytest.approx(labels.mean(), abs=1e-4) and bias > 1
+
+
 def test_a_short_run_asks_the_teacher_about_its_own_rows_only(data_dir, deep_teachers, tmp_path, capsys):
     flags = ("--student_layers", 2, "--max_steps", 3, "--batch_size", 8)
     task_distill.main(taught(data_dir, deep_teachers("SST-2"), tmp_path / "run", "SST-2", *flags))

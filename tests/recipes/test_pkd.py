@@ -118,7 +118,7 @@ def test_weights_0_leave_the_teacher_or_a_part_of_it_out(data_dir, still_teacher
     # Without patience no layers are paired: any depth will do.
     deeper = ("--student_layers", 1, "--beta", 0, "--max_steps", 1)
     task_distill.main(taught(data_dir, still_teacher, tmp_path / "one", "SST-2", *deeper))
-    assert "layer below its last" in refused(
+    assert "--patience cls compares the layers below the last, and a student of 1 layer has none" in refused(
         task_distill.main, taught(data_dir, still_teacher, tmp_path / "no", "SST-2", *deeper[:2]), tmp_path
     )
 
@@ -167,7 +167,7 @@ def test_pairs_of_layers(flags, depths, pairs):
     ("flags", "depths", "message"),
     [
         ((), (5, 12), "cannot be spread evenly"),
-        ((), (1, 12), "a student of 1 layer has no layer below its last"),
+        ((), (1, 12), "a student of 1 layer has none: choose at least 2 --student_layers, or --patience tokens"),
         (("--layer_map", "uniform"), (3, 12), "--layer_map uniform: for --patience cls choose skip or last"),
         (("--layer_map", "skip", "--patience", "tokens"), (3, 12), "for --patience tokens choose uniform, or list"),
         (("--layer_map", "4"), (3, 12), "--layer_map 4: 1 teacher layers given, 2 needed"),

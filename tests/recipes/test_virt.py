@@ -27,6 +27,7 @@ from distill.evaluation.predictions import load_predictions
 from distill.files import read_json, write_json
 from distill.options import TaskOptions, TeacherOptions
 from distill.teachers import cache
+from distill.teachers.cache import Requests
 from distill.teachers.teacher import BertForPairs, PairTeacher, load_pair_bert, save_pair_bert
 from distill.tensors import load_tensors, save_tensors
 from models.dual_encoder import MODEL_TYPES, create_dual_encoder, load_dual_encoder, tower_inputs
@@ -239,6 +240,16 @@ def test_cached_live_and_in_parts(teacher, teach, rows, tmp_path, monkeypatch):
         np.testing.assert_allclose(values, live.batch(chosen)[kind], atol=1e-5)
         wide = half.batch(np.arange(12))[kind][chosen]
         np.testing.assert_allclose(values, wide[..., : values.shape[-2], : values.shape[-1]], atol=1e-5)
+
+
+def test_a_fixed_layout_plans_batches_by_its_padded_rows(teach, rows):
+    """A batch of about 4,096 tokens, the padding among them: short rows are as wide as long ones."""
+    fixed = teach(fixed=True)
+    texts = fixed.encode(rows)
+    assert texts.lengths.max() < 31 and texts.pad(np.arange(2))["input_ids"].shape == (2, 31)
+    n = 300
+    requests = Requests.of(np.arange(2 * n, dtype="<u8").view("V16"), texts.extents[np.arange(n) % len(texts)])
+    assert max(map(len, requests.batches(np.ones(n, bool)))) == 4096 // 31
 
 
 def test_a_fixed_layout_says_the_same_of_real_tokens(teacher, teach, rows):
@@ -805,6 +816,9 @@ def test_what_cannot_work_is_refused(data_dir, encoder, teachers, pair_teachers,
         "--kd_weight_logit 0: the logits would"
     )
     assert line("--pooling_strategy", "cls").startswith("--pooling_strategy cls: late_fusion compares all tokens")
+    assert line("--model_type", "col", task="STS-B", teacher=pair_teachers("STS-B")).startswith(
+        "--model_type col: its sums"
+    )
     nowhere = tmp_path / "nowhere"  # flags are refused before a teacher is opened
     assert line("--plain_mean", "true", "--model_type", "col", teacher=nowhere).startswith("--plain_mean belongs to")
     shallow = make_bert_folder(tmp_path / "shallow", layers=1)
@@ -884,6 +898,11 @@ def test_a_checkpoint_is_converted_once(data_dir, encoder, pair_teachers, tmp_pa
     own = checkpoint(tmp_path / "google", teacher)
     reading = ("--max_seq_length_query", 14, "--max_seq_length_doc", 18, "--cache_dir", tmp_path / "cache")
     args = parse(SbertDistillArgs, words(*own, *reading))
+    silent = parse(SbertDistillArgs, words(*own, "--cache_dir", tmp_path / "cache"))
+    with pytest.raises(
+        UserError, match="how long the texts were .*; give --max_seq_length_query and --max_seq_length_doc"
+    ):
+        data.find_start("--init_checkpoint_teacher", str(tmp_path / "google" / "bert_model.ckpt"), silent)
     prefix, calls = str(tmp_path / "google" / "bert_model.ckpt"), []
     variables = google_variables(teacher)
     fake = types.ModuleType("tensorflow")

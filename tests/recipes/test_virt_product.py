@@ -193,6 +193,11 @@ def test_what_does_not_fit_is_refused(students, corpus, tmp_path, texts):
     assert runs.refused(score.main, scoring(student, store, "the film", " "), store).startswith("a query is empty")
     argv = scoring(student, store, "the film", "--output", tmp_path)
     assert runs.refused(score.main, argv, tmp_path) == f"--output {tmp_path}: is a folder; name a file"
+    argv = scoring(student, store, "the film", "--candidates", candidates, "--output", tmp_path / "." / candidates.name)
+    assert runs.refused(score.main, argv, tmp_path).endswith("candidates.tsv: is --candidates; name another file")
+    assert candidates.read_text() == "1\td3\n2\td3\n"
+    argv = scoring(student / "model.safetensors", store, "the film")
+    assert runs.refused(score.main, argv, tmp_path).endswith("a file; name the folder that sbert_distill.py made")
     queries = tmp_path / "queries.tsv"
     queries.write_text("id\ttext\nq\tone\nq\ttwo\n")
     argv = scoring(student, store, "--queries", queries, "--query_id_column", "id")
@@ -275,7 +280,7 @@ class AsWritten(nn.Layer):
 
 
 @pytest.mark.parametrize(("first", "second", "expected"), [(130, 130, 0.104), (64, 328, 0.129)])
-def test_published_operations_of_the_interaction_and_ours(first, second, expected):
+def test_published_operations_of_the_interaction_as_written(first, second, expected):
     shapes = {"query": ((1, first, 768), "float32"), "document": ((1, second, 768), "float32")}
     assert round(forward_flops(AsWritten(), shapes) / 1e9, 3) == expected
 

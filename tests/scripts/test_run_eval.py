@@ -21,7 +21,7 @@ from distill.evaluation.predictions import load_predictions
 from distill.options import TaskOptions
 from models import bilstm
 from models.predictor import open_folder
-from tests.recipes.runs import no_clock
+from tests.recipes.runs import no_clock, refused
 from tests.tiny import FILLERS, NEGATIVE, NOUNS, POSITIVE, make_bert_folder, make_glue_data
 from tools import evaluate
 
@@ -198,6 +198,17 @@ def test_a_bert_reads_as_many_tokens_as_in_its_training(more, length, root, tmp_
     found = load_predictions(model)["dev"].logits
     np.testing.assert_allclose(found, logits[length], atol=1e-5)
     assert np.abs(found - logits[128]).max() > 1e-3
+
+
+def test_a_model_without_label_names_answers_in_the_tasks_order(tmp_path, capsys):
+    """Labels that are numbers from 1 on, and a model that numbers its classes from 0 because nobody named them."""
+    model = make_bert_folder(tmp_path / "model", [f"LABEL_{i}" for i in range(3)], layers=1, hidden=16)
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + "good\t1\nbad\t2\nfilm\t3\n" * 2)
+    own = ["--train_file", str(tmp_path / "train.tsv"), "--dev_file", str(tmp_path / "dev.tsv")]
+    assert evaluate.main([str(model), *own])["dev"]["rows"] == 6
+    named = make_bert_folder(tmp_path / "named", "012", layers=1, hidden=16)
+    assert "has other labels (0, 1, 2) than own (1, 2, 3)" in refused(evaluate.main, [str(named), *own], named)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -235,6 +235,12 @@ def write(path, models):
         ([{"label": "a", "runs": {"SST2-2": "x"}}], "SST2-2: unknown; known are CoLA"),
         ([{"label": "a", "scores": {"SST-2": 0.5}}], "--task_name SST-2: no model has a run for it to be timed"),
         ([], "no models in it"),
+        ([{"label": "a", "runs": None}], "--task_name SST-2: no model has a run for it to be timed"),
+        ([{"label": "a", "runs": "SST-2"}], "model 1: `runs` is {task: folder}"),
+        ([{"label": "a", "runs": {"SST-2": 3}}], "model 1: `runs` is {task: folder}"),
+        ([{"label": "a", "scores": {"SST-2": "92.7%"}}], "model 1: `scores` is {task: a share of 1, such as 0.927}"),
+        ([{"label": "a", "scores": {"SST-2": 92.7}}], "model 1: `scores` is {task: a share of 1, such as 0.927}"),
+        ([{"label": 1, "runs": {}}, {"label": "1", "runs": {}}], "model 2: `1` is there twice"),
     ],
 )
 def test_lists_that_do_not_fit(models, expected, flags, tmp_path):
@@ -257,6 +263,20 @@ def test_refusals(home, flags, tmp_path):
         (("--folders", home / "lstm", other), "other: a run for MNLI, not for SST-2; name that of SST-2, or pass"),
     ):
         assert expected in refused(compare.main, flags(*more), tmp_path)
+
+
+def test_files_of_others_are_not_replaced(home, flags, clock, tmp_path):
+    """By a table that has their name, such as the training file beside a YAML."""
+    models = write(tmp_path / "train.yaml", [{"label": "a", "runs": {"SST-2": str(home / "lstm")}}])
+    argv = [*flags(models), "--output_dir", str(tmp_path)]
+    (tmp_path / "train.csv").write_text("mine")
+    assert "train.csv: would be replaced, and is of no comparison; choose another" in refused(
+        compare.main, argv, tmp_path
+    )
+    (tmp_path / "train.csv").unlink()
+    for _ in range(2):  # its own it replaces
+        compare.main(argv)
+    assert (tmp_path / "train.csv").read_text().startswith("model,")
 
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_timed(home, flags, tmp_path, monkeypatch):

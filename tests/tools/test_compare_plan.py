@@ -1,5 +1,6 @@
 """What a comparison trains: every recipe of the table, the shares of a budget, and what a killed one has done."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -106,8 +107,8 @@ def test_methods_that_cannot_be(methods, expected):
         ("kd: {script: a, colour: b}", "`kd`: it has a script"),
         ("kd: {script: a, label: X}\nk2: {script: a, label: X}", "`k2`: it needs a name .* and a label of its own"),
         ("a/b: {script: a}", "`a/b`: it needs a name without spaces"),
-        ("kd: {script: a, flags: [T]}", "`kd`: flags are {name: value}, least_layers a number"),
-        ("kd: {script: a, least_layers: two}", "`kd`: flags are {name: value}, least_layers a number"),
+        ("kd: {script: a, flags: [T]}", "`kd`: flags are {name: value}, least_layers and stages numbers"),
+        ("kd: {script: a, least_layers: two}", "`kd`: flags are {name: value}, least_layers and stages numbers"),
         (
             "kd: {script: a, flags: {T: '{layer}'}}",
             r"`kd`: T: {layer}: there are {layers}, {spread} and {embedding}, no",
@@ -187,6 +188,20 @@ def test_a_step_at_least_and_equal_steps(launched, tmp_path):
     plan = Plan(tmp_path / "b", {})
     plan.fix_steps([ONE, TWO], 9, 0.0)
     assert plan.steps == {"one": 9, "two": 9}
+
+
+def test_equal_steps_of_stages(launched, tmp_path):
+    """A recipe of two stages trains each of them for half of the steps."""
+    staged = dataclasses.replace(ONE, name="staged", stages=2)
+    plan = Plan(tmp_path / "out", {})
+    plan.fix_steps([ONE, staged], 9, 0.0)
+    assert plan.steps == {"one": 9, "staged": 4}
+    assert SHIPPED["tinybert"].stages == 2 and SHIPPED["kd"].stages == 1
+    facts = {"steps": 4, "epochs": {"1": {"seconds": 2.0}}}
+    for folder in ("run", "run/stages/intermediate"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "run.json").write_text(json.dumps(facts))
+    assert (planned.training_steps(tmp_path / "run"), planned.training_seconds(tmp_path / "run")) == (8, 4.0)
 
 
 def test_a_killed_plan_goes_on_where_it_was(launched, tmp_path):

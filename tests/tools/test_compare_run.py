@@ -126,6 +126,8 @@ def test_every_method_has_the_same_budget_and_its_control_arm_its_steps(finished
         assert state["steps"][name] == max(1, int(share / state["seconds_a_step"][name]))
         for folder in (out / "students" / name, out / "students" / name / "control" / "alone_seed-42"):
             assert read(folder / "run.json")["steps"] == state["steps"][name]
+    for row in result["students"]:
+        assert row["steps"] == (2 if row["method"] == "tinybert" else 1) * state["steps"][row["method"]]
 
 
 def test_what_is_written(finished):
@@ -261,6 +263,16 @@ def test_a_recipe_that_fails_is_named_with_its_command(home, tmp_path):
 def test_refusals(more, expected, home, tmp_path):
     more = [str(word).replace("HOME", str(home)) for word in more]
     assert expected in refused(compare.main, flags(home, tmp_path / "out", *more), tmp_path)
+
+
+def test_one_dev_row_compares_nothing(home, tmp_path):
+    train, dev = tmp_path / "train.tsv", tmp_path / "dev.tsv"
+    train.write_text("text\tlabel\n" + "good\t1\nbad\t0\n" * 4)
+    dev.write_text("text\tlabel\ngood\t1\n")
+    own = ("--train_file", train, "--dev_file", dev, "--max_steps", 1)
+    assert "dev.tsv: fewer than 2 rows with a label" in refused(
+        compare.main, flags(home, tmp_path / "out", *own), tmp_path
+    )
 
 
 def test_a_teacher_of_one_token_type_is_refused_for_pairs(home, tmp_path):

@@ -397,6 +397,17 @@ def test_refusals(more, expected, bert, data_dir, tmp_path, monkeypatch):
     assert re.search(expected, line), line
 
 
+def test_classes_without_names_take_the_tasks(data_dir, tmp_path):
+    model = make_bert_folder(tmp_path / "student", ("LABEL_0", "LABEL_1"), layers=1)
+    argv = flags(model, tmp_path / "bundle", data_dir, "--task_name", "RTE")
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + "good\tyes\nbad\tno\n" * 4)
+    own = ["--train_file", str(tmp_path / "train.tsv"), "--dev_file", str(tmp_path / "dev.tsv")]
+    argv = [str(model), "--output_dir", str(tmp_path / "bundle"), *own, "--variant", "fp32"]
+    export.main(argv)
+    assert json.loads((tmp_path / "bundle" / "labels.json").read_text()) == ["no", "yes"]
+
+
 def test_more_refusals(bert, data_dir, tmp_path):
     with pytest.raises(UserError, match="give the folder of a model"):
         export.main([])

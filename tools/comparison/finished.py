@@ -1,7 +1,7 @@
 """What is known of finished models: shapes, sizes, scores with their seeds and control arms, and times."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,13 @@ def task_named(name: str, timed: "Task") -> "Task":
     return timed if name == timed.name else get_task(name)
 
 
+_VALUES = {"runs": "folder", "scores": "a share of 1, such as 0.927"}
+_VALID: dict[str, Callable[[Any], bool]] = {
+    "runs": lambda value: isinstance(value, str),
+    "scores": lambda value: isinstance(value, (int, float)) and -1 <= value <= 1,
+}
+
+
 def read_models(path: str, timed: "Task") -> list[dict[str, Any]]:
     """The models of a YAML, tasks by their official names. UserError for what is not as the head of compare.py says."""
     try:
@@ -38,11 +45,15 @@ def read_models(path: str, timed: "Task") -> list[dict[str, Any]]:
     for number, model in enumerate(models or (), start=1):
         if not isinstance(model, dict) or not {"label"} < set(model) <= {"label", "label_zh", "runs", "scores"}:
             raise UserError(f"{path}: model {number}: it has a label, and runs or scores ({{task: folder or number}})")
+        model["label"] = str(model["label"])
         if model["label"] in labels:
             raise UserError(f"{path}: model {number}: `{model['label']}` is there twice")
         labels.add(model["label"])
         for key in ("runs", "scores"):
-            model[key] = {task_named(task, timed).name: value for task, value in model.get(key, {}).items()}
+            values = model.get(key) or {}
+            if not isinstance(values, dict) or not all(_VALID[key](value) for value in values.values()):
+                raise UserError(f"{path}: model {number}: `{key}` is {{task: {_VALUES[key]}}}")
+            model[key] = {task_named(task, timed).name: value for task, value in values.items()}
     if not models:
         raise UserError(f"{path}: no models in it")
     return list(models)

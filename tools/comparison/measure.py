@@ -13,7 +13,7 @@ from distill.evaluation.predictions import Predictions, load_predictions, save_p
 from distill.evaluation.statistics import Difference, paired_bootstrap, score_interval
 from distill.files import read_json
 from tools.comparison.finished import arms, result_of, shape
-from tools.comparison.plan import Plan, Recipe, training_seconds
+from tools.comparison.plan import Plan, Recipe, training_seconds, training_steps
 
 if TYPE_CHECKING:
     from distill.data.readers import Rows
@@ -76,7 +76,7 @@ def table_rows(
         | {"bytes": size, **shape(Path(folder)), **_times(times[folder])}
     ]
     for student in students:
-        result, steps = result_of(student.folder), plan.steps[student.recipe.name]
+        result = result_of(student.folder)
         control = paired_bootstrap(student.distilled, student.alone, task)
         _, alone = arms(student.folder)
         row: dict[str, Any] = {
@@ -91,7 +91,7 @@ def table_rows(
             "bytes": result["bytes"],
             **shape(student.folder),
             **_times(times[str(student.folder)]),
-            "steps": steps,
+            "steps": training_steps(student.folder),
             "training_minutes": training_seconds(student.folder) / 60,
             "control_minutes": training_seconds(alone[0]) / 60,
             "minutes_in_all": plan.minutes[student.recipe.name],

@@ -26,7 +26,7 @@ from distill.naming import ROOT
 from distill.options import TaskOptions
 
 WARM_UP_STEPS = 50
-_KEYS = {"label", "script", "flags", "teacher", "least_layers"}
+_KEYS = {"label", "script", "flags", "teacher", "least_layers", "stages"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Recipe:
     flags: Mapping[str, Any]
     of_pairs: bool
     least_layers: int
+    stages: int = 1
 
     def refusal(self, pair: bool, pair_teacher: bool, layers: int) -> str | None:
         """Why it cannot be used for a task of two texts, `pair`, or one, with a teacher of pairs or without, and a
@@ -81,10 +82,10 @@ def read_recipes(path: str | Path) -> dict[str, Recipe]:
     for name, entry in table.items():
         if not isinstance(entry, dict) or "script" not in entry or not set(entry) <= _KEYS:
             raise UserError(f"{path}: `{name}`: it has a script and may have {', '.join(sorted(_KEYS - {'script'}))}")
-        pairs, least = entry.get("teacher") == "pairs", entry.get("least_layers", 1)
+        pairs, least, stages = entry.get("teacher") == "pairs", entry.get("least_layers", 1), entry.get("stages", 1)
         label, flags = str(entry.get("label", name)), entry.get("flags") or {}
-        if not isinstance(flags, dict) or not isinstance(least, int):
-            raise UserError(f"{path}: `{name}`: flags are {{name: value}}, least_layers a number")
+        if not isinstance(flags, dict) or not isinstance(least, int) or not isinstance(stages, int) or stages < 1:
+            raise UserError(f"{path}: `{name}`: flags are {{name: value}}, least_layers and stages numbers")
         for flag, value in flags.items():
             try:
                 _spelled(value).format(layers=1, spread="1", embedding=1)
@@ -93,7 +94,7 @@ def read_recipes(path: str | Path) -> dict[str, Recipe]:
                 raise UserError(f"{path}: `{name}`: {flag}: {value}: there are {known}, no others") from None
         if not re.fullmatch(r"[\w.-]+", str(name)) or label in {other.label for other in found.values()}:
             raise UserError(f"{path}: `{name}`: it needs a name without spaces, for its folder, and a label of its own")
-        found[str(name)] = Recipe(str(name), label, ROOT / str(entry["script"]), flags, pairs, least)
+        found[str(name)] = Recipe(str(name), label, ROOT / str(entry["script"]), flags, pairs, least, stages)
     return found
 
 
@@ -171,7 +172,7 @@ class Plan:
 
     @property
     def steps(self) -> dict[str, int]:
-        """Of each method, once they are fixed."""
+        """Of each method, once they are fixed: those of each of its stages."""
         return dict(self._state["steps"])
 
     @property
@@ -195,10 +196,14 @@ class Plan:
         shutil.rmtree(self.folder / "warm_up")
 
     def fix_steps(self, recipes: Sequence[Recipe], steps: int, share: float) -> None:
-        """`steps` for each of the recipes, or, when that is 0, as many as take `share` seconds; once for all."""
+        """`steps` for each of the recipes, its stages together, or, when that is 0, as many as take `share` seconds.
+
+        They are fixed once for all.
+        """
         if not self._state["steps"]:
             each = self._state["seconds_a_step"]
-            self._state["steps"] = {r.name: steps or max(1, int(share / each[r.name])) for r in recipes}
+            fitting = {r.name: steps // r.stages if steps else int(share / each[r.name]) for r in recipes}
+            self._state["steps"] = {name: max(1, count) for name, count in fitting.items()}
             self._write()
 
     def train(self, recipe: Recipe, words: Sequence[str], seeds: int) -> None:
@@ -237,10 +242,18 @@ def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def training_steps(folder: Path) -> int:
+    """Steps of a run and of its earlier stages."""
+    return sum(facts["steps"] for facts in _stages(folder))
+
+
 def training_seconds(folder: Path) -> float:
     """Wall-clock seconds of the steps of a run and of its earlier stages: data, teacher and student, no evaluation."""
-    runs = [read_json(path) for path in (folder / "run.json", *sorted(folder.glob("stages/*/run.json")))]
-    return sum(epoch["seconds"] for facts in runs for epoch in facts["epochs"].values())
+    return sum(epoch["seconds"] for facts in _stages(folder) for epoch in facts["epochs"].values())
+
+
+def _stages(folder: Path) -> list[dict[str, Any]]:
+    return [read_json(path) for path in (folder / "run.json", *sorted(folder.glob("stages/*/run.json")))]
 
 
 def launch(recipe: Recipe, words: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distill.evaluation.latency import CALLS
 from tools.comparison.tables import TIE
 
 _WORDS: dict[str, dict[str, Any]] = {
@@ -22,11 +23,12 @@ _WORDS: dict[str, dict[str, Any]] = {
         "seed(s) and 2 arms {each:.1f} minutes; {warm_up} timed steps of each method said how many steps fit, and its "
         "control arm trains as many. Filling the teacher's cache, evaluating and the timed steps come on top.",
         "steps": "Equal steps: every student and its control arm were trained for {steps} steps.",
-        "score": "Scores on {rows} dev rows: mean of {seeds} seed(s) (95 % interval over rows and seeds, bootstrap). "
+        "score": "Scores on {rows} dev rows: mean of {seeds} seed(s) (95 % interval over {over}, bootstrap). "
         "Bold: the best student; ≈ no evidence that it is worse (paired bootstrap, 95 %).",
         "differences": "Less teacher, less labels alone: differences in points with their paired 95 % intervals; "
         "labels alone is the control arm, the same student, start, steps and batches without the teacher.",
-        "times": "Latency: one text at a time through eager paddle, the same {rows} rows, all models in one run on "
+        "over": ("rows; one seed says nothing about others", "rows and seeds"),
+        "times": "Latency: one text at a time through eager paddle, the same {timed} rows, all models in one run on "
         "{cores} cores, in turn, median of {rounds}. Training: minutes of one seed's steps, data and live teacher "
         "included.",
         "correlation": "Agrees with teacher: Pearson's correlation of its answers with the teacher's.",
@@ -44,11 +46,12 @@ _WORDS: dict[str, dict[str, Any]] = {
         "每次 {each:.1f} 分钟；步数由每种方法 {warm_up} 步的计时得出，对照组步数相同。"
         "填充教师缓存、评估和计时的步数不计在内。",
         "steps": "步数相同：每个学生及其对照组训练 {steps} 步。",
-        "score": "成绩取自 {rows} 条 dev：{seeds} 个种子的均值（对样本和种子自助法的 95 % 区间）。"
+        "score": "成绩取自 {rows} 条 dev：{seeds} 个种子的均值（对{over}自助法的 95 % 区间）。"
         "加粗：最好的学生；≈ 没有证据表明更差（配对自助法，95 %）。",
         "differences": "减去教师、减去仅标签：点数之差及其配对 95 % 区间；"
         "仅标签是对照组，即同样的学生、初始化、步数和批次，但没有教师。",
-        "times": "延迟：逐条，动态图 paddle，相同的 {rows} 条，所有模型在同一次运行中轮流测量，{cores} 核，"
+        "over": ("样本；单个种子不能说明其他种子", "样本和种子"),
+        "times": "延迟：逐条，动态图 paddle，相同的 {timed} 条，所有模型在同一次运行中轮流测量，{cores} 核，"
         "取 {rounds} 次的中位数。训练：一个种子各步所用分钟，含数据和教师的实时计算。",
         "correlation": "与教师一致：其回答与教师回答的皮尔逊相关系数。",
         "of_pairs": "{labels} 向自己的教师 {pair_teacher} 学习，并与表中的教师比较。",
@@ -103,7 +106,8 @@ def points(difference: Mapping[str, float]) -> str:
 def explanations(result: Mapping[str, Any], language: str = "en") -> list[str]:
     """Sentences below the table."""
     words, plan = _WORDS[language], result["plan"]
-    facts = {"rows": result["rows"], "cores": result["hardware"]["cores"], **plan}
+    facts = {"rows": result["rows"], "timed": min(CALLS, result["rows"]), "cores": result["hardware"]["cores"], **plan}
+    facts["over"] = words["over"][plan["seeds"] > 1]
     budget = words["budget"].format(**facts) if plan["minutes"] else words["steps"].format(**facts)
     said = ("score", "differences", *(["correlation"] if of_numbers(result) else []), "times")
     lines = [words[name].format(**facts) for name in said]

@@ -125,6 +125,16 @@ def test_a_file_of_the_published_script_is_read(tmp_path):
     assert load_augmented(get_task("MRPC"), options).text_b == ["He refused.", "He declined."]
 
 
+def test_a_file_that_a_csv_writer_has_quoted_is_refused(tmp_path):
+    header, row = LAYOUTS["MRPC"]
+    quoted = row.replace("He refused.", '"He ""refused""."')
+    write(tmp_path / "MRPC", "train.tsv", header, quoted)  # the official file is read as it is
+    path = write(tmp_path / "MRPC", "train_aug.tsv", header, row, quoted)
+    options = TaskOptions(task_name="MRPC", data_dir=str(tmp_path))
+    assert load_rows(options, get_task("MRPC"), "train").text_b == ['"He ""refused""."']
+    assert f"{path}:3: '#2 String' is quoted as in csv" in refusal(load_augmented, get_task("MRPC"), options)
+
+
 def refusal(task, options):
     with pytest.raises(UserError) as error:
         load_augmented(task, options)

@@ -5,11 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from paddle import nn
 
 from distill.data.tasks import get_task
 from distill.data.wordpiece import WordPiece
 from distill.encoders.folder import load_bert, save_bert
-from distill.encoders.initialise import create_student, student_depth
+from distill.encoders.initialise import create_student, start_regression, student_depth
 from distill.errors import UserError
 from distill.options import StudentOptions
 from tests.tiny import VOCAB, keep_one_token_type, make_bert_folder
@@ -153,3 +154,19 @@ def test_a_folder_with_other_wordpieces_or_too_few_positions_is_refused(folder, 
     with pytest.raises(UserError, match="single/config.json: type_vocab_size 1, and two texts"):
         create(folder, teacher, student_model_name_or_path=str(single), task="MRPC")
     assert create(folder, teacher, student_model_name_or_path=str(single)).config.type_vocab_size == 1
+
+
+def test_a_new_head_of_a_regression_starts_at_the_labels():
+    head = nn.Linear(5, 1)
+    weight, labels = head.weight.numpy(), np.array([1990.0, np.nan, 2010.0, 2000.0], np.float32)
+    start_regression(head, np.array([np.nan]))
+    assert not head.bias.numpy().any() and np.array_equal(head.weight.numpy(), weight)
+    start_regression(head, labels)
+    np.testing.assert_allclose(head.bias.numpy(), [2000.0])
+    np.testing.assert_allclose(head.weight.numpy(), weight * np.sqrt(200 / 3), rtol=1e-6)
+    start_regression(head, labels + 1)  # it is no longer new
+    assert head.bias.numpy() == [2000.0]
+    constant = nn.Linear(5, 1)
+    weight = constant.weight.numpy()
+    start_regression(constant, np.array([3.0, 3.0]))
+    assert constant.bias.numpy() == [3.0] and np.array_equal(constant.weight.numpy(), weight)

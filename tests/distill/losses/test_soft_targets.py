@@ -62,6 +62,15 @@ def test_label_mse_by_hand(shape):
     np.testing.assert_allclose(student.grad.numpy().ravel(), [1.0, -2.0, 0.0])
 
 
+def test_label_mse_keeps_the_labels_precision():
+    """A student in half precision, as in mixed precision: 1999 is 2000 there, and 100,000 infinite."""
+    student = tensor([[2000.0], [50000.0]], dtype="float16")
+    loss = label_mse(student, tensor([1999.0, 100000.0], grad=False))
+    close(loss, (1 + 50000.0**2) / 2)
+    loss.backward()
+    assert loss.dtype == paddle.float32 and student.grad.dtype == paddle.float16
+
+
 def test_label_mse_without_any_label_is_zero_with_zero_gradient():
     student = tensor([[1.0], [2.0]])
     loss = label_mse(student, tensor([np.nan, np.nan], grad=False))

@@ -1,5 +1,6 @@
 """The cache of teacher outputs: exact, shared, survives kills and damage, never larger than allowed."""
 
+import dataclasses
 import errno
 import os
 import random
@@ -147,6 +148,16 @@ def test_large_tables_stay_on_disk(teacher, monkeypatch):
     found = teacher.outputs(encoded, ("logits", "cls"))
     assert found.hit_rate == 1.0 and all(column._table is None for column in found._columns)
     same(everything(found), expected)
+
+
+def test_a_table_is_made_where_all_rows_fit_into_it(teacher, monkeypatch):
+    """Not where those do that are cached: here none is."""
+    encoded = rows(30)
+    monkeypatch.setattr(teacher, "options", dataclasses.replace(teacher.options, cache_limit_gb=0.0))
+    for limit, made in ((4 * len(encoded) * 2, True), (4 * len(encoded) * 2 - 1, False)):
+        monkeypatch.setattr(cache, "TABLE_BYTES", limit)
+        found = teacher.outputs(encoded, ("logits",))
+        assert found.hit_rate == 0.0 and (found._columns[0]._table is not None) is made
 
 
 def test_plan_of_batches():

@@ -150,6 +150,14 @@ def test_folders_are_replaced_and_recovered(tmp_path):
     assert (target / "file").read_text() == "two"
 
 
+def test_what_a_killed_removal_has_left_is_removed(tmp_path):
+    target = tmp_path / "checkpoints"
+    target.mkdir()
+    os.rename(target, tmp_path / ".checkpoints.old")  # killed before it was deleted
+    checkpoint.remove_folder(target)
+    assert not os.listdir(tmp_path)
+
+
 def test_state_survives_exactly(tmp_path):
     model, optimizer = fresh()
     state = {"sums": {"hard": 0.1 + 0.2, "tiny": 5e-324}, "scaler": {"scale": [32768.0], "incr_count": 7}}

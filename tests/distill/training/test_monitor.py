@@ -60,7 +60,9 @@ def test_the_folder_of_the_teacher_is_never_overwritten(given, tmp_path):
     Run(tmp_path / "student", {**SETTINGS, "teacher_path": str(tmp_path / given)})
 
 
-@pytest.mark.parametrize("flag", ["init_checkpoint", "init_checkpoint_student", "student_model_name_or_path"])
+@pytest.mark.parametrize(
+    "flag", ["init_checkpoint", "init_checkpoint_student", "student_model_name_or_path", "model_name"]
+)
 def test_the_folder_that_a_run_starts_from_is_never_overwritten(flag, tmp_path):
     (tmp_path / "model.safetensors").write_text("weights")
     with pytest.raises(UserError, match=f"is the folder of --{flag}; choose another"):
@@ -77,6 +79,12 @@ def test_nor_what_lies_where_a_run_would_write(tmp_path):
         Run(tmp_path, SETTINGS, overwrite=True)  # somebody's own folder of that name
     (tmp_path / "stages" / "intermediate").rmdir()
     (tmp_path / "stages").rmdir()
+    for name in ("model.safetensors", "config.json", "vocab.txt", "words.txt"):  # of a model that no run made
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UserError, match=f"holds {name}, which a run would replace, and no run.yaml says"):
+            Run(tmp_path, SETTINGS, overwrite=True)
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
     Run(tmp_path, {**SETTINGS, "teacher_path": str(tmp_path / "teacher")}, overwrite=True)
     assert (tmp_path / "teacher").is_dir()
 
