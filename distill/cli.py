@@ -93,7 +93,8 @@ def _from_yaml(cls: type[Args], name: str) -> Args:
         if key not in fields:
             close = difflib.get_close_matches(str(key), list(fields), n=1)
             raise UserError(f"{path}: unknown option `{key}`{f'; did you mean `{close[0]}`?' if close else ''}")
-        values[key] = _as_type(f"{path}: `{key}`", fields[key].type, value)
+        found = _as_type(f"{path}: `{key}`", fields[key].type, value)
+        values[key] = os.path.expanduser(found) if isinstance(found, str) and found != fields[key].default else found
     # What goes together is judged once, when the flags have been read too.
     default = object.__new__(cls)
     for key, field in fields.items():
@@ -122,7 +123,7 @@ def _as_type(where: str, kind: Any, value: Any) -> Any:
         return None
     for wanted in kinds:
         if isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool):
-            return os.path.expanduser(value) if isinstance(value, str) else value
+            return value
         if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
             try:
                 return float(value)

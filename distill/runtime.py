@@ -134,11 +134,14 @@ def _keep_large_tensors() -> str:
 def command() -> str:
     """The command of this process, to be kept with what it makes: as it was given, but a script of the project that was
     started by its whole path has its path in the project, which is the same on every machine."""
-    script, *words = sys.argv
-    root = Path(__file__).parents[1]
-    if Path(script).is_absolute() and Path(script).is_relative_to(root):
-        script = Path(script).relative_to(root).as_posix()
-    return shlex.join(["python", script, *words])
+    given, *words = sys.argv
+    return shlex.join(["python", script() if Path(given).is_absolute() else given, *words])
+
+
+def script() -> str:
+    """The script of this process: its path in the project, from wherever it was started, or as it was given."""
+    path, root = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parents[1]
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else sys.argv[0]
 
 
 def return_freed_memory() -> None:

@@ -195,7 +195,9 @@ def revocabularied(
     new = table.mean(0) + table.std(0) * rng.standard_normal((len(wanted), table.shape[1]), np.float32)
     shared = np.array([(i, old[token]) for i, token in enumerate(wanted) if token in old], np.int64).reshape(-1, 2)
     new[shared[:, 0]] = table[shared[:, 1]]
-    changed = dataclasses.replace(config, vocab_size=len(wanted), pad_token_id=pad_id)
+    changed = dataclasses.replace(config, vocab_size=len(wanted))
+    if config.model_type != "xlm-roberta":  # whose positions are counted from that of the old padding
+        changed = dataclasses.replace(changed, pad_token_id=pad_id)
     return changed, {**arrays, TABLE: new.astype(np.float32)}, len(shared)
 
 

@@ -164,9 +164,9 @@ class SentenceEncoder(nn.Layer):
         return graph
 
     def without_layers(self) -> Self:
-        """Its embeddings, pooled: what the encoder makes of a text before its first layer. Weights are copied."""
+        """The mean of its embeddings: what the encoder makes of a text before its first layer. Weights are copied."""
         config, arrays = kept_layers(self.encoder.config, weights(self.encoder), 0, 1)
-        return type(self)(build(config, arrays, "the model"), self.reader, self.max_length, self.pooling)
+        return type(self)(build(config, arrays, "the model"), self.reader, self.max_length, "mean")
 
     def digest(self) -> str:
         """SHA-256 of weights, shape, vocabulary, length and pooling, as hexadecimal digits: equal digests give equal

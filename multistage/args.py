@@ -38,6 +38,8 @@ class Flags:
         except UserError as error:
             line = str(error).replace("--device gpu", f"--gpu {self.gpu}")
             raise UserError(line.replace("run with --device cpu", "leave --gpu out to run on the CPU")) from None
+        if not self.distributed and runtime.world_size() > 1:
+            raise UserError("--distributed is needed: several processes were started")
         if self.distributed and runtime.world_size() == 1:
             raise UserError(
                 "--distributed: one process alone; start `python -m paddle.distributed.launch --nproc_per_node 2 "

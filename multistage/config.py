@@ -224,8 +224,10 @@ class Config:
         this project's own models. Raises NotThere where it is nowhere."""
         value = self[section, key]
         given = Path(value).expanduser()
-        if value == MINILM or given.exists():
+        if value == MINILM:
             return value
+        if given.exists():
+            return given
         beside = (run.parent, RUNS, TEACHERS)
         for folder in beside:
             if (folder / given).exists():
@@ -242,7 +244,7 @@ class Config:
         root, found = self.data_dir(data_dir), dict[Path, None]()
         for pattern in self["data", key]:
             # Not Path.glob, which takes no absolute pattern.
-            paths = glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)
+            paths = glob.glob(os.path.join(glob.escape(str(root)), os.path.expanduser(pattern)), recursive=True)
             matching = sorted(map(Path, paths))
             if not matching:
                 raise UserError(

@@ -15,7 +15,7 @@ from distill.pretrained import MINILM, minilm_folder
 from distill.runtime import log
 from distill.tensors import fill, load_tensors
 from models.recurrent_encoder import TABLE, kept_layers, layer_number, narrowed, revocabularied
-from models.sentence_encoder import EncoderFolder, SentenceEncoder, build, read_folder
+from models.sentence_encoder import EncoderFolder, Reader, SentenceEncoder, Subwords, build, read_folder
 from multistage.config import SHAPE, Config
 
 
@@ -30,6 +30,7 @@ def create_student(
     """
     source, origins = _source(config, run, seed, train)
     if config.method.learns == "embeddings":
+        source = dataclasses.replace(source, pooling="mean")  # [CLS] alone would be the same of every sentence
         shape, arrays = kept_layers(source.config, source.arrays, 0, 1)
         how = config["model", "embedding_init"] or "random"
         shape, arrays = narrowed(shape, arrays, config["model", "embedding_size"], how, seed)
@@ -55,6 +56,7 @@ def create_student(
     encoder = build(source.config, source.arrays, source.weights)
     if checkpoint:
         file = weight_file(checkpoint)
+        _require_same_reading(checkpoint, file, source)
         fill(encoder, load_tensors(file), file)
         origins.append(sha256(file))
     return SentenceEncoder(encoder, source.reader, length, source.pooling), " ".join(origins)
@@ -92,17 +94,45 @@ def translated_vectors(table: np.ndarray, source: Encoded, target: Encoded) -> t
     """The table [V, H] in which each token that is in targets and in no source has the mean vector of the source tokens
     that it translates, weighted by `distill.data.alignment.translations`; and how many tokens those are."""
     t, s, p = translations(source, target)
-    chosen = np.setdiff1d(target.ids, source.ids)
+    chosen = np.intersect1d(np.setdiff1d(target.ids, source.ids), t)  # of very many sentences not all are explained
     weights = csr_array((p, (t, s)), shape=(len(table), len(table)), dtype=table.dtype)
     table = table.copy()
     table[chosen] = weights[chosen] @ table
     return table, len(chosen)
 
 
+def _read_alike(one: Reader, other: Reader) -> bool:
+    """Whether two readers have the same pieces; tokenizer.json files of the same ones differ in other things."""
+    if isinstance(one, Subwords) and isinstance(other, Subwords):
+        return one.tokens == other.tokens
+    return one.digest() == other.digest()
+
+
+def _require_same_reading(checkpoint: str, file: Path, student: EncoderFolder) -> None:
+    """Raise UserError when the weights' own folder, where there is one, says that they are of a student with another
+    vocabulary or with layers that repeat otherwise: the shapes alone would not tell."""
+    run = file.parent.parent.parent  # of checkpoints/step-N
+    for folder in (file.parent, run, run / "best"):
+        if not (
+            (folder / "config.json").is_file()
+            and any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
+        ):
+            continue
+        found = read_folder(folder)
+        if not _read_alike(found.reader, student.reader):
+            raise UserError(
+                f"--checkpoint {checkpoint}: its student reads another vocabulary; pass one of this config's"
+            )
+        if found.config.repeat != student.config.repeat:
+            there, here = found.config.repeat, student.config.repeat
+            raise UserError(f"--checkpoint {checkpoint}: its layers are read {there} times, here {here} times")
+        return
+
+
 def _continued(config: Config, student: EncoderFolder, previous: EncoderFolder) -> EncoderFolder:
     """The student with the earlier stage's embeddings, and with its layers where it has any."""
     here = f"{config.path}: [model] emb_ckp_path = {config['model', 'emb_ckp_path']}"
-    if previous.reader.digest() != student.reader.digest():
+    if not _read_alike(previous.reader, student.reader):
         raise UserError(f"{here}: it reads another vocabulary than student_model_path; all stages need the same")
     wanted = {"embedding_size": config["model", "embedding_size"]}
     if previous.config.num_hidden_layers:

@@ -52,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     student = load_sentence_encoder(weights.parent)
     texts = Texts(config, flags.data_dir, testing=True, training=False)
     seed = read_run(trained).get("seed")
-    texts.report(folder, "test", student, weights, taught(config, texts, trained), seed)
+    texts.report(folder, "test", student, weights, taught(config, texts, trained, student.dim), seed)
     return folder
 
 
-def taught(config: Config, texts: "Texts", student: Path) -> "Encode | None":
-    """What the student was to match, where the config's teacher teaches it and is still there."""
+def taught(config: Config, texts: "Texts", student: Path, dim: int) -> "Encode | None":
+    """What the student, with vectors of `dim` numbers, was to match, where the config's teacher teaches it and is still
+    there."""
     from multistage.data import load_teacher, taught_by
 
     if config.method.learns != "teacher" or "test" not in texts.parallel:
@@ -66,6 +67,9 @@ def taught(config: Config, texts: "Texts", student: Path) -> "Encode | None":
         teacher = load_teacher(config, student)
     except NotThere as error:
         runtime.log(f"no squared error from the teacher: {error}")
+        return None
+    if teacher.dim != dim:
+        runtime.log(f"no squared error from the teacher: its vectors have {teacher.dim} numbers, these {dim}")
         return None
     return taught_by(teacher.fix(), texts.parallel["test"].sources)
 

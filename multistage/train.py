@@ -69,9 +69,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 6. Fit, with the teacher's vectors from its cache.
     if flags.checkpoint:
         refuse_loss(folder, "--checkpoint", weight_file(flags.checkpoint))
-    for key in ("student_model_path", "emb_ckp_path"):
-        if config["model", key]:
-            refuse_loss(folder, f"[model] {key}", config.place("model", key, folder))
+    models = (("data", "teacher_path"), *(("model", f"{name}_path") for name in ("student_model", "vocab", "emb_ckp")))
+    for section, key in models:
+        if config[section, key]:
+            refuse_loss(folder, f"[{section}] {key}", config.place(section, key, folder))
     content = {"teacher": digest, "rows": texts.digest(), "student": origin, "seed": flags.seed}
     this_run = Run(folder, config.settings() | content, flags.overwrite, COSMETIC)
     if this_run.finished:

@@ -1,7 +1,8 @@
 """Distil a fine-tuned BERT into a smaller one: first its layers (embeddings, hidden states, attention scores), then its
 predictions.
 
-    python task_distill.py --config sst2_cpu_4l --data_dir ../data/glue_data --teacher_path my_teacher
+    python task_distill.py --config sst2_cpu_4l --data_dir ../data/glue_data --teacher_path my_teacher \
+        --model_name_or_path my_general_student
     python task_distill.py --task_name SST-2 --data_dir ../data/glue_data --teacher_path my_teacher \
         --model_name_or_path tinybert-6l-768d-v2 --max_seq_length 64 --num_train_epochs 20
     python task_distill.py --task_name SST-2 --data_dir ../data/glue_data --teacher_path my_teacher \

@@ -170,6 +170,8 @@ def open_sides(
     sides, refused = [], {}
     for number, (name, folder) in enumerate(folders.items()):
         if is_bundle(folder):
+            if args.max_seq_length is not None:
+                raise UserError(f"--max_seq_length: {folder} is a bundle, which has its own length; leave the flag out")
             precision = read_json(Path(folder) / "settings.json").get("precision", "")
             sides.append(Side(name, f"bundle {precision}".strip(), folder, 0))
             continue

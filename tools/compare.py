@@ -123,7 +123,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _is_comparison(result: Any) -> bool:
-    return isinstance(result, dict) and bool({"students", "models"} & set(result)) and "hardware" in result
+    if not isinstance(result, dict) or "hardware" not in result:
+        return False
+    return "students" in result or isinstance(result.get("models"), list)
 
 
 def _require_own(path: Path) -> None:
@@ -226,6 +228,8 @@ def train_and_compare(args: CompareArgs) -> dict[str, Any]:
         "flags": flags, "methods": {name: shlex.join(own) for name, own in words.items()},
         "budget_minutes": args.budget_minutes, "max_steps": args.max_steps, "seeds": args.seeds,
     }  # fmt: skip
+    if args.max_steps:
+        settings["stages"] = {recipe.name: recipe.stages for recipe in recipes if recipe.stages > 1}
     words = {name: [*own, *flags, *cosmetic] for name, own in words.items()}
     plan = planned.Plan(home, settings)
     for name, why in left_out.items():

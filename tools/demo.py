@@ -3,6 +3,7 @@ student.
 
 make demo                       # on review sentences that the project generates itself; under 5 minutes on 2 cores
 make demo DATA_DIR=glue_data    # on SST-2 from the folder that holds SST-2/train.tsv and dev.tsv
+make demo OVERWRITE=true        # in place of runs of other settings, as of an older version
 """
 
 import time
@@ -26,6 +27,7 @@ class DemoArgs:
 
     data_dir: str | None = option(None, "folder with SST-2; without it the project's own generated reviews")
     output_dir: str = option(str(ROOT / "runs" / "demo"), "where everything is written")
+    overwrite: bool = option(False, "replace the runs of other settings that are there")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bilstm += "--use_pretrained_emb true --lazy_embeddings true".split()
 
     def to(name: str) -> list[str]:
-        return ["--output_dir", str(folder / name)]
+        return ["--output_dir", str(folder / name), "--overwrite", str(args.overwrite)]
 
     title("1/4  the teacher: all-MiniLM-L6-v2 (BERT, 6 layers), fine-tuned on the labelled rows")
     model = ["--model_name_or_path", "all-MiniLM-L6-v2"]

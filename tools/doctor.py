@@ -100,9 +100,13 @@ def conclusion(problems: Collection[Problem]) -> int:
     return 1 if last else 0
 
 
-def install(what: str = "-e .") -> str:
+def install(what: str | None = None) -> str:
     """The line that brings all packages, or `what`: into the environment that is active, otherwise the project's own
-    is made active."""
+    is made active. Beside a GPU wheel they are named: the project itself would bring that for CPUs too."""
+    if what is None:
+        names = re.findall(r"^([\w.-]+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+        others = " ".join(name for name in names if plain(name) != "paddlepaddle")
+        what = others if "paddlepaddle-gpu" in installed() else "-e ."
     if sys.prefix != sys.base_prefix:
         return f"cd {shlex.quote(str(ROOT))} && python -m pip install -c constraints.txt {what}"
     own = ROOT / ".venv" / "bin" / "activate"
@@ -258,8 +262,15 @@ def imports(gpu_wheel: str, python: str = sys.executable) -> tuple[list[str], li
     works = [name for name in names if name in facts]
     lines = [f"import {name:<10} {facts[name]:.1f} s" for name in works]
     if "cuda" in facts:
-        gpus = "this paddle is built for CPUs" if not facts["cuda"] else f"{facts['gpus']} visible"
-        lines.append(f"GPU           {gpus}" + ("" if facts["gpus"] else f"; for a GPU {gpu_wheel}"))
+        gpus = f"this paddle is built for CPUs; for a GPU {gpu_wheel}"
+        if facts["cuda"]:
+            driver = (
+                ""
+                if facts["gpus"]
+                else "; nvidia-smi shows whether the driver works, CUDA_VISIBLE_DEVICES what it hides"
+            )
+            gpus = f"{facts['gpus']} visible{driver}"
+        lines.append(f"GPU           {gpus}")
     if done.returncode == 0:
         return lines, works, None
     last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]

@@ -532,9 +532,9 @@ def card(
     folder = Path(args.folder)
     found, results = content(folder, "run.json"), content(folder, "results_eval.json")
     run_settings = read_run(folder)
-    teacher_path = args.teacher_path or run_settings.get("teacher_path")
+    teacher_path = args.teacher_path or run_settings.get("teacher_path") or run_settings.get("data.teacher_path")
     teacher = content(Path(teacher_path).expanduser(), "results_eval.json") if teacher_path else {}
-    script = re.search(r"(\w+)/\w+\.py", found.get("command", ""))
+    script = re.fullmatch(r"(\w+)/\w+\.py", found.get("script", ""))
     data = Path(run_settings["train_file"]).name if run_settings.get("train_file") else found.get("task")
     rows_seen = f", {found['train_rows']:,} training rows" if "train_rows" in found else ""
     lengths = source.settings.get("max_lengths") or [source.settings["max_length"]]

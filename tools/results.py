@@ -29,8 +29,8 @@ READMES = ("README.md", "README_zh.md", *sorted(path.relative_to(ROOT).as_posix(
 _CHINESE = {
     "model": "模型", "parameters": "参数量", "on disk": "磁盘占用", "ms a text": "每条毫秒", "speed-up": "加速",
     "texts/s in batches": "批量每秒条数",
-    "dev accuracy": "dev 准确率", "test accuracy": "test 准确率", "dev, not in train": "dev 去重",
-    "test, not in train": "test 去重",
+    "dev accuracy": "dev 准确率", "test accuracy": "test 准确率", "dev, not in train": "dev（不在训练集中）",
+    "test, not in train": "test（不在训练集中）",
 }  # fmt: skip
 _UNMEASURED = {"en": "*Not measured yet.*", "zh": "*尚未测量。*"}
 _PARTS = ("sts", "translation", "mse")  # of sentence encoders: scores by language

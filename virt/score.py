@@ -7,6 +7,7 @@
 The score is the probability of --label, or what a regression model predicts.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     ranker = Ranker(model, wordpiece, store, model_digest(args.model_path), args.model_path)
     label = chosen_label(args, model.labels)
     longest = model.lengths[0]
-    report_cut("queries", wordpiece.encode(texts, None, longest).cut, f"the model's {longest} tokens")
+    with contextlib.redirect_stdout(sys.stderr):  # apart from the ranking
+        report_cut("queries", wordpiece.encode(texts, None, longest).cut, f"the model's {longest} tokens")
     candidates = read_candidates(args.candidates, names, store.names) if args.candidates else None
 
     # 3. Rank.

@@ -300,9 +300,9 @@ def _texts(file: Path) -> Iterator[list[str]]:
         if not all(texts):
             where = "the English text" if not texts[0] else f"translation {texts.index('')}"
             raise UserError(f"{file}:{number}: {where} is empty; fill it or remove the row")
-        if len(texts) == 4 and texts[0].isdecimal() and texts[2].isdecimal():
-            raise UserError(f"{file}:{number}: number, text, number, text, as in Tatoeba; keep the texts: cut -f2,4")
         # Told by the first line: further on a number may be a sentence.
+        if number == 1 and len(texts) == 4 and texts[0].isdecimal() and texts[2].isdecimal():
+            raise UserError(f"{file}:1: number, text, number, text, as in Tatoeba; keep the texts: cut -f2,4")
         if number == 1 and [_NUMBER.fullmatch(text) is not None for text in texts] == [True, False, False]:
             raise UserError(f"{file}:1: number, text, text, as in WikiMatrix; keep the texts: cut -f2,3")
         if len(texts) == 3 and texts[2].startswith("CC-BY"):

@@ -422,7 +422,9 @@ def _refuse_quoted(path: str | Path, numbers: Sequence[int], name: str, column: 
         inner = text[1:-1]
         if text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', ""):
             what = f'\'{name}\' is quoted as in csv ("" for "), and a file with tabs is read without quoting'
-            raise UserError(f"{path}:{number}: {what}; save the rows as .csv, with commas")
+            raise UserError(
+                f"{path}:{number}: {what}; save the rows as .csv, with commas, or with tabs and without quoting"
+            )
 
 
 def _scores(

@@ -225,5 +225,6 @@ def start_regression(head: nn.Linear, labels: np.ndarray) -> None:
     """
     known = labels[~np.isnan(labels)]
     if len(known) and not head.bias.numpy().any():
-        head.bias.set_value(paddle.full_like(head.bias, float(known.mean())))
+        start = float(known.mean()) or 1e-30  # not 0, which marks a new head
+        head.bias.set_value(paddle.full_like(head.bias, start))
         head.weight.set_value(head.weight * float(known.std() or 1.0))

@@ -512,7 +512,7 @@ def _check_classes(logits: np.ndarray, rows: Rows, task: Task) -> tuple[dict[str
         return figures, None
     if majority == 1:
         what = f"all {len(labels):,} dev rows have the label {task.labels[labels[0]]}, which says nothing of a teacher"
-        return figures, f"{what}; give dev rows of several labels"
+        return figures, f"{what}, whichever it is"
     counts = confusion_matrix(labels, guesses, labels=range(len(task.labels)))
     truth, meant = linear_sum_assignment(-counts)
     permuted = float(counts[truth, meant].sum() / len(labels))

@@ -162,6 +162,7 @@ class Run:
         files.write_atomic(path, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         fresh = {
             "command": runtime.command(),
+            "script": runtime.script(),
             "resumed": -1,
             "seed": self.settings.get("seed"),
             "rows": 0,
@@ -411,8 +412,12 @@ def differences(path: Path, settings: Mapping[str, Any], cosmetic: Collection[st
     return [
         f"{name} {_short(there.get(name, missing))} there, {_short(settings.get(name, missing))} now"
         for name in names
-        if there.get(name, missing) != settings.get(name, missing)
+        if _at_home(there.get(name, missing)) != _at_home(settings.get(name, missing))
     ]
+
+
+def _at_home(value: Any) -> Any:
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _short(value: Any) -> str:

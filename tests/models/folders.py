@@ -12,7 +12,7 @@ WIDTH, HEADS = 16, 4
 
 
 def make_sentence_folder(
-    path, kind="bert", layers=2, vocab=VOCAB, seed=0, mean=True, normalize=False, plain=False, drop=0.0
+    path, kind="bert", layers=2, vocab=VOCAB, seed=0, mean=True, normalize=False, plain=False, drop=0.0, width=WIDTH
 ):
     """Random weights under PyTorch's names in its layout, of a BERT (vocab.txt) or an XLM-RoBERTa (tokenizer.json).
 
@@ -22,8 +22,8 @@ def make_sentence_folder(
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_type": kind, "architectures": ["BertModel" if kind == "bert" else "XLMRobertaModel"],
-        "vocab_size": len(vocab), "hidden_size": WIDTH, "num_hidden_layers": layers, "num_attention_heads": HEADS,
-        "intermediate_size": 2 * WIDTH, "hidden_act": "gelu", "type_vocab_size": 2 if kind == "bert" else 1,
+        "vocab_size": len(vocab), "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": HEADS,
+        "intermediate_size": 2 * width, "hidden_act": "gelu", "type_vocab_size": 2 if kind == "bert" else 1,
         "max_position_embeddings": 64 if kind == "bert" else 66, "pad_token_id": 0 if kind == "bert" else 1,
         "layer_norm_eps": 1e-12 if kind == "bert" else 1e-5, "hidden_dropout_prob": drop,
         "attention_probs_dropout_prob": drop,
@@ -46,7 +46,7 @@ def make_sentence_folder(
         (folder / "1_Pooling").mkdir(exist_ok=True)
         modes = {"cls_token": not mean, "mean_tokens": mean, "max_tokens": False, "mean_sqrt_len_tokens": False}
         settings = {f"pooling_mode_{name}": on for name, on in modes.items()}
-        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": WIDTH} | settings))
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": width} | settings))
         (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32, "do_lower_case": False}))
     return folder
 

@@ -207,6 +207,9 @@ def test_another_vocabulary_keeps_what_is_shared():
     drawn = changed[TABLE][3:503]
     np.testing.assert_allclose(drawn.mean(0), state[TABLE].mean(0), atol=5 * state[TABLE].std() / 500**0.5)
     np.testing.assert_allclose(drawn.std(0), state[TABLE].std(0), rtol=0.2)
+    roberta = dataclasses.replace(TINY, model_type="xlm-roberta", pad_token_id=1)
+    changed_roberta, _, _ = revocabularied(roberta, state, old, wanted, 0, 7)
+    assert changed_roberta.position_offset == roberta.position_offset == 2  # no token moves to another position
     again = revocabularied(TINY, state, old, wanted, 2, 7)[1]
     np.testing.assert_array_equal(again[TABLE], changed[TABLE])
 

@@ -218,6 +218,8 @@ def test_without_layers_it_is_its_embeddings(folders):
     expected = encoder.encoder.embeddings(ids, types).mean(1).numpy()
     np.testing.assert_allclose(found.encode(TEXTS[:1]), expected, atol=1e-6)
     assert found.digest() != encoder.digest()
+    encoder.pooling = "cls"  # whose embedding would be the same of every sentence
+    np.testing.assert_array_equal(encoder.without_layers().encode(TEXTS[:1]), found.encode(TEXTS[:1]))
 
 
 def test_the_digest_says_what_the_vectors_depend_on(folders, tmp_path):

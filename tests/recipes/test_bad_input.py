@@ -273,7 +273,7 @@ def test_dev_rows_of_one_label(data_dir, teachers, tmp_path):
     dev.write_text("sentence\tlabel\n" + "a good film\t1\n" * 4)
     cache = ("--cache_dir", tmp_path.parent / f"{tmp_path.name} cache")
     line = refused(bert_distill.main, distil(tmp_path / "data", teachers("SST-2"), tmp_path / "run", *cache), tmp_path)
-    assert "all 4 dev rows have the label 1, which says nothing of a teacher; give dev rows of several" in line
+    assert "all 4 dev rows have the label 1, which says nothing of a teacher" in line
 
 
 def test_a_teacher_at_chance(data_dir, tmp_path):

@@ -399,6 +399,11 @@ def test_without_its_teacher_a_student_is_tested_all_the_same(trained, home, tex
     found = read(test_script.main([*argv, "--logdir", str(tmp_path)]) / "results_eval.json")
     assert "mse" not in found and found["seed"] == 0
     assert "no squared error from the teacher: " in capsys.readouterr().out
+    make_sentence_folder(tmp_path / "wider", vocab=VOCAB, width=20)
+    tiny("cpu/mse.config", home)
+    argv = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(tmp_path / "wider")]
+    assert "mse" not in read(test_script.main([*argv, "--logdir", str(tmp_path / "w")]) / "results_eval.json")
+    assert "its vectors have 16 numbers, these 20" in capsys.readouterr().out
     tiny("cpu/mse.config", home)
 
 
@@ -773,3 +778,28 @@ def test_new_wordpieces_start_with_what_they_translate():
     np.testing.assert_allclose(changed[5], want, rtol=1e-6)
     assert count == 2  # 5 and 6; the English sentences have 2 themselves
     np.testing.assert_array_equal(changed[[0, 1, 2, 3, 4, 7]], table[[0, 1, 2, 3, 4, 7]])
+
+
+def test_wordpieces_of_sentences_that_are_left_out_keep_their_vectors(monkeypatch):
+    from distill.data import alignment
+    from multistage.student import translated_vectors
+
+    monkeypatch.setattr(alignment, "MOST_LINKS", 5)
+    table = np.arange(27, dtype=np.float32).reshape(9, 3) + 1
+    source = Encoded.from_rows([[0, 2, 1], [0, 3, 4, 1]])
+    target = Encoded.from_rows([[0, 5, 1], [0, 6, 7, 1]])
+    t, _, _ = translations(source, target)
+    left = np.setdiff1d([5, 6, 7], t)
+    changed, count = translated_vectors(table, source, target)
+    assert len(left) and count == 3 - len(left)
+    np.testing.assert_array_equal(changed[left], table[left])
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(trained, home, texts, tmp_path):
+    """Its shapes are the same, and the vectors would be those of other tokens."""
+    other = shutil.copytree(trained("cpu/mse.config"), tmp_path / "other")
+    config = tiny("cpu/mse.config", home)
+    lines = (other / "vocab.txt").read_text().splitlines()
+    (other / "vocab.txt").write_text("\n".join([*lines[:-2], lines[-1], lines[-2]]) + "\n")
+    argv = flags(config, home, texts, "--checkpoint", other, name="never")
+    assert "its student reads another vocabulary" in refused(train.main, argv, home / "never")

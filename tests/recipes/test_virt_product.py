@@ -111,7 +111,8 @@ def test_queries_and_candidates_from_files(students, corpus, tmp_path, capsys):
     student, store = students("late_fusion"), tmp_path / "store"
     encode.main(encoding(student, corpus, store))
     queries, pairs, some, output = (tmp_path / name for name in ("q.csv", "pairs.tsv", "some.txt", "out/ranked.tsv"))
-    queries.write_text("name,text\nfirst,the film\nsecond,a very good story\n")
+    long = "a very good story" + " and a very good story" * 9
+    queries.write_text(f"name,text\nfirst,the film\nsecond,{long}\n")
     pairs.write_text("first\td3\nsecond\td4\nfirst\td80\n")
     some.write_text("d3\nd80\n")
     capsys.readouterr()
@@ -124,7 +125,9 @@ def test_queries_and_candidates_from_files(students, corpus, tmp_path, capsys):
     score.main(scoring(student, store, *flags, "--candidates", pairs))
     assert ranked(capsys.readouterr().out) == {"second": by_pair["second"]}
     score.main(scoring(student, store, *flags, "--candidates", some, "--label", "no", "--top_k", 1))
-    by_all = ranked(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert re.search(r"1 of 2 queries are longer than the model's \d+ tokens and are cut", said.err)
+    by_all = ranked(said.out)
     assert [len(of) for of in by_all.values()] == [1, 1] and {d for of in by_all.values() for d, _ in of} <= {
         "d3",
         "d80",
@@ -217,8 +220,9 @@ def test_a_home_folder_is_found_behind_an_equals_sign(students, corpus, tmp_path
     monkeypatch.setenv("HOME", str(tmp_path))
     same = ["--model_path=~/student", "--store=~/store"]
     encode.main([*same, "--corpus", str(corpus), "--text_column", "passage"])
+    capsys.readouterr()
     score.main(["the film", *same, "--top_k", "1"])
-    assert len(ranked(capsys.readouterr().out.partition("\n")[2])["1"]) == 1 and (tmp_path / "store").is_dir()
+    assert len(ranked(capsys.readouterr().out)["1"]) == 1 and (tmp_path / "store").is_dir()
 
 
 def test_several_processes_are_refused(monkeypatch, tmp_path):

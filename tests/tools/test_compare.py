@@ -249,7 +249,7 @@ def test_lists_that_do_not_fit(models, expected, flags, tmp_path):
 
 def test_refusals(home, flags, tmp_path):
     (tmp_path / "broken.yaml").write_text("models: [\n")
-    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "other.json").write_text('{"models": {"a": {}}, "hardware": {}}')  # as tools/latency.py writes it
     bare = make_bert_folder(tmp_path / "bare", layers=1)
     other = shutil.copytree(home / "lstm", tmp_path / "other")
     (other / "run.json").write_text('{"task": "MNLI"}')

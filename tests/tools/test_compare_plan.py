@@ -319,5 +319,5 @@ def test_the_table_is_data_only():
     table = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
     used = {key for entry in table.values() for key in entry}
     head = RECIPES.read_text(encoding="utf-8").split("\nkd:")[0]
-    assert used <= {"script", "flags", "label", "teacher", "least_layers"}
+    assert used <= {"script", "flags", "label", "teacher", "least_layers", "stages"}
     assert all(f"#   {key}" in head for key in used - {"script"})

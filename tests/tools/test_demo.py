@@ -49,7 +49,7 @@ def test_its_flags_are_those_of_the_recipes(flags, tmp_path, monkeypatch):
     teacher, alone, taught = seen
     assert alone.model_name == taught.teacher_path == str(tmp_path / "GlueArgs")
     assert {args.task_name for args in seen} == {"SST-2"} and len({args.data_dir for args in seen}) == 1
-    assert len({args.output_dir for args in seen}) == 3
+    assert len({args.output_dir for args in seen}) == 3 and not any(args.overwrite for args in seen)
     assert (teacher.data_dir == "glue_data") == bool(flags) == (taught.unlabelled_file is None)
 
 

@@ -257,7 +257,11 @@ def test_pythons():
 
 def test_the_line_that_installs(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    (tmp_path / "requirements.txt").write_text("paddlepaddle==3.3.1\npaddlenlp==3\njieba\n")
     assert doctor.install().endswith("pip install -c constraints.txt -e .")  # the tests run in an environment
+    with monkeypatch.context() as patch:  # beside a GPU wheel nothing may bring that for CPUs
+        patch.setattr(doctor, "installed", lambda: {"paddlepaddle-gpu": "3.3.1"})
+        assert doctor.install().endswith("pip install -c constraints.txt paddlenlp jieba")
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
     assert doctor.install() == f"cd {tmp_path} && make venv && source .venv/bin/activate"
     (tmp_path / ".venv" / "bin").mkdir(parents=True)

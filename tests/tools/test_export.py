@@ -49,7 +49,7 @@ def bert(home):
     (home / "big" / "results_eval.json").write_text(json.dumps(results | {"accuracy": 0.8125, "bytes": 91_000_000}))
     (folder / "results_eval.json").write_text(json.dumps(results))
     (folder / "run.yaml").write_text(f"task_name: SST-2\nmax_seq_length: 32\nteacher_path: {home / 'big'}\n")
-    facts = {"task": "SST-2", "train_rows": 24_000, "command": "python kd/task_distill.py --task_name SST-2"}
+    facts = {"task": "SST-2", "train_rows": 24_000, "script": "kd/task_distill.py"}
     (folder / "run.json").write_text(json.dumps(facts))
     control = {"first": 0.75, "second": 0.6875, "mean": 0.0625, "low": -0.01, "high": 0.13, "seeds": [1, 2]}
     (folder / "control.json").write_text(json.dumps(control | {"verdict": "no evidence", "rows": 12}))
@@ -397,9 +397,8 @@ def test_refusals(more, expected, bert, data_dir, tmp_path, monkeypatch):
     assert re.search(expected, line), line
 
 
-def test_classes_without_names_take_the_tasks(data_dir, tmp_path):
+def test_classes_without_names_take_the_tasks(tmp_path):
     model = make_bert_folder(tmp_path / "student", ("LABEL_0", "LABEL_1"), layers=1)
-    argv = flags(model, tmp_path / "bundle", data_dir, "--task_name", "RTE")
     for split in ("train", "dev"):
         (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + "good\tyes\nbad\tno\n" * 4)
     own = ["--train_file", str(tmp_path / "train.tsv"), "--dev_file", str(tmp_path / "dev.tsv")]

@@ -22,7 +22,8 @@ _WORDS: dict[str, dict[str, Any]] = {
         "budget": "Equal training time: a budget of {minutes:g} minutes gives each of {methods} methods, {seeds} "
         "seed(s) and 2 arms {each:.1f} minutes; {warm_up} timed steps of each method said how many steps fit, and its "
         "control arm trains as many. Filling the teacher's cache, evaluating and the timed steps come on top.",
-        "steps": "Equal steps: every student and its control arm were trained for {steps} steps.",
+        "steps": "Equal steps: every student and its control arm were trained for {steps} steps, those of "
+        "stages together to within one.",
         "score": "Scores on {rows} dev rows: mean of {seeds} seed(s) (95 % interval over {over}, bootstrap). "
         "Bold: the best student; ≈ no evidence that it is worse (paired bootstrap, 95 %).",
         "differences": "Less teacher, less labels alone: differences in points with their paired 95 % intervals; "
@@ -45,8 +46,8 @@ _WORDS: dict[str, dict[str, Any]] = {
         "budget": "训练时间相同：{minutes:g} 分钟的预算分给 {methods} 种方法、{seeds} 个种子、2 组，"
         "每次 {each:.1f} 分钟；步数由每种方法 {warm_up} 步的计时得出，对照组步数相同。"
         "填充教师缓存、评估和计时的步数不计在内。",
-        "steps": "步数相同：每个学生及其对照组训练 {steps} 步。",
-        "score": "成绩取自 {rows} 条 dev：{seeds} 个种子的均值（对{over}自助法的 95 % 区间）。"
+        "steps": "步数相同：每个学生及其对照组训练 {steps} 步（分阶段的合计，误差不超过一步）。",
+        "score": "成绩取自 {rows} 条 dev：{seeds} 个种子的均值（自助法 95 % 区间，对{over}）。"
         "加粗：最好的学生；≈ 没有证据表明更差（配对自助法，95 %）。",
         "differences": "减去教师、减去仅标签：点数之差及其配对 95 % 区间；"
         "仅标签是对照组，即同样的学生、初始化、步数和批次，但没有教师。",

@@ -122,6 +122,7 @@ def test_no_more_is_read_than_asked_for(write):
         (b"a\tb\n \tc\n", r"{}:2: the English text is empty; fill it or remove the row"),
         (b"a\tb\nc\td\t \n", r"{}:2: translation 2 is empty"),
         (b"12\ta\t345\tb\n", r"{}:1: number, text, number, text, as in Tatoeba; keep the texts: cut -f2,4"),
+        (b"a\tb\tc\td\n1999\t1999\t1999\t1999\nonly\n", r"{}:3: no tab"),  # line 2 is sound
         (b"1.04\ta\tb\n", r"{}:1: number, text, text, as in WikiMatrix; keep the texts: cut -f2,3"),
         (b"a\tb\tCC-BY 2.0 (France)\n", r"{}:1: text, text, licence, as in manythings.org; keep the texts: cut -f1,2"),
         (b"a\tb\rc\td\r", r"{}:1: lines end with CR alone; save the file with LF or CRLF"),

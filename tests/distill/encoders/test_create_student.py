@@ -166,6 +166,11 @@ def test_a_new_head_of_a_regression_starts_at_the_labels():
     np.testing.assert_allclose(head.weight.numpy(), weight * np.sqrt(200 / 3), rtol=1e-6)
     start_regression(head, labels + 1)  # it is no longer new
     assert head.bias.numpy() == [2000.0]
+    centred = nn.Linear(5, 1)
+    start_regression(centred, np.array([-3.0, 3.0]))
+    weight = centred.weight.numpy()
+    start_regression(centred, np.array([-3.0, 3.0]))
+    assert abs(centred.bias.numpy()) < 1e-20 and np.array_equal(centred.weight.numpy(), weight)
     constant = nn.Linear(5, 1)
     weight = constant.weight.numpy()
     start_regression(constant, np.array([3.0, 3.0]))

@@ -154,7 +154,9 @@ def test_a_table_is_made_where_all_rows_fit_into_it(teacher, monkeypatch):
     """Not where those do that are cached: here none is."""
     encoded = rows(30)
     monkeypatch.setattr(teacher, "options", dataclasses.replace(teacher.options, cache_limit_gb=0.0))
-    for limit, made in ((4 * len(encoded) * 2, True), (4 * len(encoded) * 2 - 1, False)):
+    logits = everything(teacher.outputs(encoded, ("logits",)))["logits"]
+    size = len(np.unique(encoded.keys())) * logits[0].nbytes  # equal rows share one
+    for limit, made in ((size, True), (size - 1, False)):
         monkeypatch.setattr(cache, "TABLE_BYTES", limit)
         found = teacher.outputs(encoded, ("logits",))
         assert found.hit_rate == 0.0 and (found._columns[0]._table is not None) is made
