@@ -132,7 +132,7 @@ def test_a_file_that_a_csv_writer_has_quoted_is_refused(tmp_path):
     path = write(tmp_path / "MRPC", "train_aug.tsv", header, row, quoted)
     options = TaskOptions(task_name="MRPC", data_dir=str(tmp_path))
     assert load_rows(options, get_task("MRPC"), "train").text_b == ['"He ""refused""."']
-    assert f"{path}:3: '#2 String' is quoted as in csv" in refusal(load_augmented, get_task("MRPC"), options)
+    assert f"{path}:3: '#2 String' is quoted as in csv" in refusal(get_task("MRPC"), options)
 
 
 def refusal(task, options):
