@@ -399,9 +399,9 @@ def test_without_its_teacher_a_student_is_tested_all_the_same(trained, home, tex
     found = read(test_script.main([*argv, "--logdir", str(tmp_path)]) / "results_eval.json")
     assert "mse" not in found and found["seed"] == 0
     assert "no squared error from the teacher: " in capsys.readouterr().out
-    make_sentence_folder(tmp_path / "wider", vocab=VOCAB, width=20)
+    make_sentence_folder(home / "wider", width=20)
     tiny("cpu/mse.config", home)
-    argv = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(tmp_path / "wider")]
+    argv = ["--config", str(config), "--data_dir", str(texts), "--checkpoint", str(home / "wider")]
     assert "mse" not in read(test_script.main([*argv, "--logdir", str(tmp_path / "w")]) / "results_eval.json")
     assert "its vectors have 16 numbers, these 20" in capsys.readouterr().out
     tiny("cpu/mse.config", home)
