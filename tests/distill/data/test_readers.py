@@ -201,7 +201,7 @@ def test_texts_quoted_as_in_csv(write):
     assert read_rows(path, "s")[0].text_a == ['"he said"', '"he said ""hi"""']
     message = refusal(read_rows, path, "s", refuse_quoted=True)
     assert message.startswith(f"{path}:3: 's' is quoted as in csv")
-    assert message.endswith("save the rows as .csv, with commas")
+    assert message.endswith("save the rows as .csv, with commas, or with tabs and without quoting")
     fine = write("b.tsv", 's\n"a" and "b"\n""a"" b "c"\n"\n""\n6"" pipe\n')
     assert len(read_rows(fine, "s", refuse_quoted=True)[0]) == 5
     assert len(read_rows(write("c.csv", 's\n"""a ""b"""""\n'), "s", refuse_quoted=True)[0]) == 1
