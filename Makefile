@@ -16,7 +16,7 @@ venv: $(STAMP)  ## build .venv from constraints.txt (Python 3.11 or 3.12)
 
 teacher: $(TEACHER)  ## add the small pretrained BERT of the demo (90 MB)
 
-demo: $(STAMP) $(TEACHER)  ## distil a BERT into a BiLSTM in under 5 minutes; DATA_DIR=... runs it on SST-2, OVERWRITE=true again
+demo: $(STAMP) $(TEACHER)  ## distil a BERT into a BiLSTM in under 5 minutes; DATA_DIR=... on SST-2, OVERWRITE=true anew
 	$(PYTHON) tools/demo.py $(if $(DATA_DIR),--data_dir "$(DATA_DIR)") $(if $(OVERWRITE),--overwrite "$(OVERWRITE)")
 
 dashboard: $(STAMP)  ## the runs below LOGDIR=... (models) in the browser, by VisualDL

@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 
 from distill.data.pairs import PairLayout
 from distill.data.readers import Rows
-from distill.data.tasks import Task, get_task, label_complaint
+from distill.data.tasks import get_task
 from distill.data.wordpiece import WordPiece
 from distill.encoders import inference
 from distill.encoders.folder import ModelFolder, find_model, load_bert
@@ -53,12 +53,6 @@ class Predictor:
     inputs: Mapping[str, tuple[int, str]]
     read: Callable[[Sequence[str], Sequence[str] | None], Read]
     named: bool = True
-
-    def complaint(self, task: Task) -> str | None:
-        """What is wrong with the labels for `task`, see `label_complaint`; None when they fit."""
-        if not self.named and len(self.labels) == len(task.labels):
-            return None
-        return label_complaint(self.labels, task)
 
     def by(self, run: inference.Pass) -> Logits:
         """As `logits`, its forward passes made by `run`: `inference.compiled(layer, inputs)`, an ONNX session, ..."""

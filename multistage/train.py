@@ -69,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     # 6. Fit, with the teacher's vectors from its cache.
     if flags.checkpoint:
         refuse_loss(folder, "--checkpoint", weight_file(flags.checkpoint))
-    models = (("data", "teacher_path"), *(("model", f"{name}_path") for name in ("student_model", "vocab", "emb_ckp")))
-    for section, key in models:
+    for section, key in (
+        ("data", "teacher_path"), ("model", "student_model_path"), ("model", "vocab_path"), ("model", "emb_ckp_path"),
+    ):  # fmt: skip
         if config[section, key]:
             refuse_loss(folder, f"[{section}] {key}", config.place(section, key, folder))
     content = {"teacher": digest, "rows": texts.digest(), "student": origin, "seed": flags.seed}

@@ -264,12 +264,9 @@ def imports(gpu_wheel: str, python: str = sys.executable) -> tuple[list[str], li
     if "cuda" in facts:
         gpus = f"this paddle is built for CPUs; for a GPU {gpu_wheel}"
         if facts["cuda"]:
-            driver = (
-                ""
-                if facts["gpus"]
-                else "; nvidia-smi shows whether the driver works, CUDA_VISIBLE_DEVICES what it hides"
-            )
-            gpus = f"{facts['gpus']} visible{driver}"
+            gpus = f"{facts['gpus']} visible"
+            if not facts["gpus"]:
+                gpus += "; nvidia-smi shows whether the driver works, CUDA_VISIBLE_DEVICES what it hides"
         lines.append(f"GPU           {gpus}")
     if done.returncode == 0:
         return lines, works, None

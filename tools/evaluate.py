@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         runtime.log(f"GPU {args.model[0]}: paddle sees none, evaluating on the CPU")
     import numpy as np
 
-    from distill.data.tasks import find_split, load_rows, load_task
+    from distill.data.tasks import find_split, label_complaint, load_rows, load_task
     from distill.evaluation.evaluate import evaluate_splits, report
     from distill.evaluation.metrics import score
     from distill.files import read_json, write_json
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if reads_pairs not in (None, task.pair):
         kinds = ("one text", "two texts")
         raise UserError(f"{folder}: reads {kinds[not task.pair]}, rows of {task.name} have {kinds[task.pair]}")
-    if complaint := predictor.complaint(task):
+    if complaint := label_complaint(predictor.labels, task, predictor.named):
         raise UserError(f"{folder}: {complaint}; --task_name names the task that it was trained for")
 
     rows = {split: load_rows(args, task, split) for split in task.dev_splits}

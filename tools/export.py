@@ -197,11 +197,9 @@ def with_labels(folder: str, source: Source, task: "Task") -> Source:
     """
     from distill.data.tasks import label_complaint
 
-    if not source.named and len(source.labels) == len(task.labels):
-        return dataclasses.replace(source, labels=task.labels)
-    if complaint := label_complaint(source.labels, task):
+    if complaint := label_complaint(source.labels, task, source.named):
         raise UserError(f"{folder}: {complaint}; --task_name names the task that it was trained for")
-    return source
+    return source if source.named else dataclasses.replace(source, labels=task.labels)
 
 
 def open_source(args: ExportArgs, run_settings: Mapping[str, Any], rows: "Rows") -> Source:

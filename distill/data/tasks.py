@@ -203,11 +203,14 @@ def get_task(name: str) -> Task:
     return _BY_NAME[_plain(name)][0]
 
 
-def label_complaint(stored: tuple[str, ...], task: Task) -> str | None:
+def label_complaint(stored: tuple[str, ...], task: Task, named: bool = True) -> str | None:
     """What is wrong with a model's label names for `task`: another order or other labels; None when they fit.
 
+    named: whether the model itself names its labels; where numbers stand in for names, their count alone must fit.
     Capitals do not count. Numbers on one side only say nothing of the names on the other; a model's must be 0, 1, ...
     """
+    if not named and len(stored) == len(task.labels):
+        return None
     have, want = ([label.casefold() for label in labels] for labels in (stored, task.labels))
     numbers = [all(map(str.isdigit, names)) for names in (have, want)]
     unnamed = numbers == [False, True] or (numbers == [True, False] and have == list(map(str, range(len(have)))))

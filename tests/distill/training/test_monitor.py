@@ -257,3 +257,12 @@ def test_signals_are_noted_once_and_handlers_come_back():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_run_of_an_unexpanded_home_folder_continues(tmp_path, monkeypatch):
+    """As versions wrote it that left the ~ of a flag as it is."""
+    monkeypatch.setenv("HOME", "/home/me")
+    Run(tmp_path / "run", {**SETTINGS, "data_dir": "~/data"})
+    Run(tmp_path / "run", {**SETTINGS, "data_dir": "/home/me/data"})
+    with pytest.raises(UserError, match="data_dir /home/me/data there, /data now"):
+        Run(tmp_path / "run", {**SETTINGS, "data_dir": "/data"})
